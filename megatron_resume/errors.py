@@ -1,0 +1,40 @@
+"""Named errors, each with the exit code that a launcher sees.
+
+Codes 1 to 127 mean "do not restart", 128 and up mean "restart", as Kubeflow reads them.
+"""
+
+
+class ResumeError(Exception):
+    """Base of every error that this package raises on purpose; `exit_code` ends the process."""
+
+    exit_code = 1
+
+
+class ConfigError(ResumeError):
+    """An option, environment variable or YAML key is wrong, or the job asks for what cannot work."""
+
+    exit_code = 78
+
+
+class MismatchError(ResumeError):
+    """The job was changed so that it can no longer continue from its resume point."""
+
+    exit_code = 78
+
+
+class DamagedError(ResumeError):
+    """What lies on disk is damaged and no whole resume point is left to continue from."""
+
+    exit_code = 65
+
+
+class RejoinError(ResumeError):
+    """This process no longer belongs to the job as it is now; a restart lets it join again."""
+
+    exit_code = 203
+
+
+class UnsupportedMegatron(ResumeError):
+    """The installed Megatron lacks a function or parameter that a hook needs."""
+
+    exit_code = 78
