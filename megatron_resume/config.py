@@ -1,0 +1,249 @@
+"""ResumeConfig: what the user asked for, frozen, documented field by field, checked at birth."""
+
+import argparse
+import functools
+import logging
+import types
+import typing
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from . import roles
+from .errors import ConfigError
+from .sources import CONFIG_VARIABLE, Given, from_environ, from_yaml, show, variable
+
+logger = logging.getLogger(__name__)
+
+GROUP = "resume"
+BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+NONE = ("", "none", "null", "~")  # ChatLearn writes Python's None into its YAML
+
+
+def _about(description: str, *, example: str, metavar: str | None = None) -> Meta:
+    """The one text about a field: --help, the error messages and the docs all print it."""
+    return Meta(description=description, examples=[example], extra={"metavar": metavar})
+
+
+class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where data checkpoints live, which one to continue from, how many to keep, and who trains."""
+
+    data_checkpoint_path: Annotated[
+        str | None,
+        _about(
+            "Folder for resume points, shared by all nodes. Without it nothing is written or resumed.",
+            example="/shared/run1/data_checkpoint",
+            metavar="DIR",
+        ),
+    ] = None
+    enable_resume_training: Annotated[
+        bool,
+        _about(
+            "Continue from the newest whole resume point (the default). "
+            "Switched off, the start is fresh and every argument is left alone.",
+            example="true",
+        ),
+    ] = True
+    load_data_checkpoint_iteration: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        _about(
+            "Continue from this iteration, an integer of 1 or more, instead of the newest. Honoured once.",
+            example="40",
+            metavar="N",
+        ),
+    ] = None
+    max_data_ckpt_nums: Annotated[
+        Annotated[int, Meta(ge=2)] | None,
+        _about(
+            "Resume points to keep, an integer of 2 or more, so that one outlives a failed save. "
+            "Without it all are kept.",
+            example="3",
+            metavar="N",
+        ),
+    ] = None
+    resume_role: Annotated[
+        str | None,
+        _about(
+            "Role of the model in this process, where it holds only one: policy, value, reference or reward.",
+            example="policy",
+            metavar="ROLE",
+        ),
+    ] = None
+    trained_roles: Annotated[
+        tuple[str, ...],
+        _about(
+            "Roles, separated by commas, that commit together to one resume point; policy,value by default.",
+            example="policy,value",
+            metavar="ROLES",
+        ),
+    ] = roles.TRAINED
+
+    def __post_init__(self) -> None:
+        for key in KEYS:
+            value = getattr(self, key)
+            try:
+                msgspec.structs.force_setattr(self, key, _checked(key, value))
+            except ConfigError as error:
+                raise ConfigError(f"{key} is {show(value)}: {error}") from None
+        if self.resume_role in roles.TRAINED and self.resume_role not in self.trained_roles:
+            raise ConfigError(
+                f"resume_role is {self.resume_role}, but trained_roles is {','.join(self.trained_roles)}; "
+                f"add {self.resume_role} to trained_roles"
+            )
+
+
+KEYS: tuple[str, ...] = ResumeConfig.__struct_fields__
+
+
+def add_flags(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the group "resume" to `parser`, once; every default is None, which means "not given".
+
+    Raises:
+        ConfigError: The script defines one of our flags itself.
+    """
+    if any(group.title == GROUP for group in parser._action_groups):
+        return parser
+    group = parser.add_argument_group(GROUP)
+    for key in KEYS:
+        meta, kind = _meta(key), _kind(key)
+        options: dict[str, object] = {"metavar": (meta.extra or {})["metavar"]}
+        if kind is bool:
+            options = {"action": argparse.BooleanOptionalAction}
+        elif kind is int:
+            options["type"] = int
+        _add(group, key, f"{meta.description} [{variable(key)}]", options)
+    text = f"ChatLearn rlhf.yaml, whose section `runtime:` may hold all of these keys. [{CONFIG_VARIABLE}]"
+    _add(group, "resume_config", text, {"metavar": "FILE"})
+    return parser
+
+
+def _add(group: argparse._ArgumentGroup, key: str, text: str, options: Mapping[str, object]) -> None:
+    flag = _flag(key)
+    try:
+        group.add_argument(flag, dest=key, default=None, help=text, **options)  # type: ignore[arg-type]
+    except argparse.ArgumentError as error:
+        raise ConfigError(
+            f"the script defines {flag} itself; remove it there, because megatron_resume adds it"
+        ) from error
+
+
+def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> ResumeConfig:
+    """The configuration that the flags, the environment and the YAML file make together.
+
+    `flags` maps destinations to values, None where a flag was not given: `vars(args)`. A flag wins over
+    a `MEGATRON_RESUME_*` variable, that over the `runtime:` section of `--resume-config`, that over the
+    default. Only the value that wins is converted and checked.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is wrong; the message names where, and what to type.
+    """
+    given = from_environ(KEYS, environ)
+    for key in KEYS:
+        if flags.get(key) is not None:
+            given[key] = Given(flags[key], _flag(key), _flag(key) + " ")
+    path = flags.get("resume_config") or environ.get(CONFIG_VARIABLE)
+    if path:
+        given = {**from_yaml(str(path), KEYS, environ, skip=given), **given}
+    values = {key: _converted(key, given[key], environ) for key in KEYS if key in given}
+    return ResumeConfig(**{key: value for key, value in values.items() if value is not None})  # type: ignore[arg-type]
+
+
+def _converted(key: str, given: Given, environ: Mapping[str, str]) -> object:
+    """The value of `key` with its proper type, checked; None where "none" was written."""
+    if given.value == "" and given.source.startswith("--"):
+        raise ConfigError(f"{given.source} is empty; {_fix(key, given)}, or leave it out")
+    value = _from_text(key, given.value) if isinstance(given.value, str) else given.value
+    if value is None:
+        return None
+    if key == "max_data_ckpt_nums" and value == 1 and value is not True:
+        if environ.get("RANK", "0") == "0":
+            _warn_once(f"{given.source} is 1; 2 resume points are kept, so that one outlives a failed save")
+        return 2
+    if _kind(key) is bool and type(value) is int and value in (0, 1):
+        value = bool(value)
+    try:
+        return _checked(key, value)
+    except ConfigError as error:
+        raise ConfigError(f"{given.source} is {show(given.value)}: {error}; {_fix(key, given)}") from None
+
+
+def _from_text(key: str, text: str) -> object:
+    """What `text` means for `key`; text that means nothing is returned for the check to refuse."""
+    text, kind = text.strip(), _kind(key)
+    if text.lower() in NONE:
+        return None
+    if kind is bool:
+        return BOOLEANS.get(text.lower(), text)
+    if kind is tuple:
+        return tuple(name.strip() for name in text.strip("[]").split(",") if name.strip())
+    if kind is int and text.lstrip("+-").isdecimal():
+        return int(text)
+    return text
+
+
+def _checked(key: str, value: object) -> object:
+    """`value` in its final form, if it is one that `key` may have.
+
+    Raises:
+        ConfigError: It is not; the message gives the reason only.
+    """
+    try:
+        value = msgspec.convert(value, _hints()[key])
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{error} ({_meta(key).description})") from None
+    if key == "data_checkpoint_path" and value is not None:
+        _check_path(str(value))
+    if key == "resume_role" and value is not None:
+        return roles.canonical(str(value))
+    if key == "trained_roles":
+        return roles.trained_roles(typing.cast("tuple[str, ...]", value))
+    return value
+
+
+def _check_path(path: str) -> None:
+    """Refuse what cannot be one POSIX folder that every node sees under the same name."""
+    scheme, separator, _ = path.partition("://")
+    if separator:
+        raise ConfigError(f"this is a {scheme} URL; it must be a POSIX folder shared by all nodes")
+    if not path.strip() or "\0" in path:
+        raise ConfigError("this is no name of a folder")
+    if path.startswith(("~", "$")):
+        raise ConfigError("`~` and `$` are not expanded here; write the whole path")
+
+
+def _fix(key: str, given: Given) -> str:
+    example = (_meta(key).examples or [""])[0]
+    if given.source.startswith("--") and _kind(key) is bool:
+        return f"type {_flag(key)} or --no-{_flag(key)[2:]}"
+    return f"type for example `{given.prefix}{example}`"
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)  # arguments are parsed more than once in a process
+
+
+@functools.cache
+def _hints() -> dict[str, typing.Any]:
+    return typing.get_type_hints(ResumeConfig, include_extras=True)
+
+
+def _meta(key: str) -> Meta:
+    meta: Meta = _hints()[key].__metadata__[-1]
+    return meta
+
+
+def _kind(key: str) -> type:
+    """bool, int, str or tuple: what a value of `key` is, None left aside."""
+    hint = typing.get_type_hints(ResumeConfig)[key]
+    origin = typing.get_origin(hint)
+    if origin in (types.UnionType, typing.Union):
+        hint = typing.get_args(hint)[0]
+    kind: type = hint if isinstance(hint, type) and origin is not tuple else tuple
+    return kind
