@@ -18,6 +18,8 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 OTHER_VARIABLES = tuple(PREFIX + name for name in ("CRASH", "NO_WATCH", "LAUNCH_ID"))
 SECTION = "runtime"
 NEAR_MISS = 0.8  # difflib ratio; ChatLearn's own keys stay below it, a test holds that
+_repr = reprlib.Repr()  # YAML aliases may unfold to gigabytes
+_repr.maxlevel, _repr.maxstring, _repr.maxother = 2, 200, 200
 _PLACEHOLDER = re.compile(r"\$\{([^{}:]*)(?::([^{}]*))?\}")
 
 
@@ -31,7 +33,7 @@ class Given(NamedTuple):
 
 def show(value: object) -> str:
     """`value` for an error message, never longer than a line."""
-    return reprlib.repr(value)
+    return _repr.repr(value)
 
 
 def nearest(name: str, known: Collection[str]) -> str:
