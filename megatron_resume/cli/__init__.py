@@ -1,0 +1,28 @@
+"""The command line: one file per command, errors as messages, their exit codes for the launcher."""
+
+import sys
+from collections.abc import Sequence
+
+from megatron_resume.errors import ResumeError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, `sys.argv[1:]` when `argv` is not given; returns the exit code.
+
+    Raises:
+        SystemExit: The command, or the script that it ran, ended with one.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments[:1] == ["run"]:
+            from .run import run  # a rank pays for neither typer nor rich
+
+            run(arguments[1:])
+        else:
+            from .app import app
+
+            app(arguments, prog_name="megatron-resume")
+    except ResumeError as error:
+        print(f"megatron-resume: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0

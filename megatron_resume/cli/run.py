@@ -1,0 +1,76 @@
+"""`run SCRIPT ARGS...`: one rank's process, with the hooks installed before the script's first line."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from megatron_resume.errors import ConfigError
+
+USAGE = """\
+usage: megatron-resume run SCRIPT ARGS...
+       torchrun TORCHRUN_ARGS... -m megatron_resume run SCRIPT ARGS...
+
+Execute the Python file SCRIPT as `python SCRIPT ARGS...` would, with the hooks on Megatron installed.
+SCRIPT is not edited, and all ARGS are its own; `run SCRIPT --help` lists the flags of the group "resume".
+"""
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Execute `[SCRIPT, ARGS...]` in this process; returns when the script's last line is done.
+
+    Raises:
+        ConfigError: There is no such script.
+        BaseException: Whatever the script raises, SystemExit included.
+    """
+    if arguments[:1] in (["--help"], ["-h"]):
+        print(USAGE, end="")
+        return
+    if not arguments or arguments[0].startswith("-"):
+        found = f"found {arguments[0]!r} where SCRIPT is due" if arguments else "no SCRIPT given"
+        raise ConfigError(f"{found}; type `megatron-resume run SCRIPT ARGS...`, with options after SCRIPT")
+    source = _source(arguments[0])
+    _become(list(arguments))
+    import megatron_resume.auto  # noqa: F401  # installs the hooks
+
+    _execute(source, os.path.abspath(arguments[0]))
+
+
+def _source(script: str) -> bytes:
+    path = Path(script)
+    try:
+        return path.read_bytes()
+    except IsADirectoryError:
+        needed = f"type the path of the Python file in it: `megatron-resume run {path / 'FILE.py'} ARGS...`"
+        raise ConfigError(f"{script} is a folder; {needed}") from None
+    except FileNotFoundError:
+        needed = f"type the path from here ({Path.cwd()}), or an absolute one"
+        raise ConfigError(f"the script {script} does not exist; {needed}") from None
+    except OSError as error:
+        raise ConfigError(f"the script {script} cannot be read ({error.strerror}); check its path") from None
+
+
+def _become(arguments: list[str]) -> None:
+    """Set `sys.argv` and `sys.path` as Python does for `python SCRIPT ARGS...`."""
+    sys.argv[:] = arguments
+    if not getattr(sys.flags, "safe_path", False):
+        sys.path[0] = str(Path(arguments[0]).resolve().parent)
+    # Spawned helpers import `megatron_resume.__main__` with our path, which the replaced entry may have held.
+    package_root = str(Path(__file__).resolve().parents[2])
+    if package_root not in sys.path:
+        sys.path.append(package_root)
+
+
+def _execute(source: bytes, path: str) -> None:
+    """Execute the script as the module `__main__`, which stays the object that it is.
+
+    Its namespace is the script's, since pickle, typing and inspect look up there what a script defines.
+    Its `__spec__` is ours, since helpers that Megatron spawns import by it once more (multiprocessing
+    prefers it to `__file__`), and ours is guarded where the script may not be.
+    """
+    main_module = sys.modules["__main__"]
+    namespace = vars(main_module)
+    namespace["__spec__"] = importlib.util.find_spec("megatron_resume.__main__")
+    namespace |= {"__name__": "__main__", "__file__": path, "__package__": "", "__doc__": None}
+    exec(compile(source, path, "exec", dont_inherit=True), namespace)

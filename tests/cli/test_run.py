@@ -1,0 +1,137 @@
+"""`megatron-resume run SCRIPT ARGS...`: the script cannot tell, except that the hooks are there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PLAIN = [sys.executable]
+RUN = [sys.executable, "-m", "megatron_resume", "run"]
+CONSOLE = [str(Path(sys.executable).with_name("megatron-resume")), "run"]
+
+
+def call(
+    command: list[str], *arguments: str | Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120
+    )
+
+
+def script(tmp_path: Path, text: str) -> Path:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    path = folder / "train.py"
+    path.write_text(text)
+    return path
+
+
+def test_the_script_sees_what_python_would_show_it(tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "import sys; print(__name__, __file__, __doc__, __package__ or None, sys.argv, sys.path[0])\n",
+    )
+    plain, ours = call(PLAIN, path, "a", "-b", cwd=tmp_path), call(RUN, path, "a", "-b", cwd=tmp_path)
+    assert ours.stdout == plain.stdout
+    assert plain.returncode == ours.returncode == 0
+
+
+def test_all_arguments_go_to_the_script_even_help(tmp_path: Path) -> None:
+    path = script(tmp_path, "import sys; print(sys.argv[1:])\n")
+    assert call(RUN, path, "--help", "--", "--json", "run").stdout == "['--help', '--', '--json', 'run']\n"
+
+
+def test_a_module_beside_the_script_is_found(tmp_path: Path) -> None:
+    path = script(tmp_path, "from beside import x; print(x)\n")
+    path.with_name("beside.py").write_text("x = 7\n")
+    assert call(RUN, path, cwd=tmp_path).stdout == "7\n"
+
+
+def test_the_hooks_are_installed_before_the_first_line(tmp_path: Path) -> None:
+    path = script(tmp_path, "import sys; print('megatron_resume.auto' in sys.modules)\n")
+    assert call(RUN, path).stdout == "True\n"
+
+
+def test_the_exit_code_of_the_script_is_ours(tmp_path: Path) -> None:
+    assert call(RUN, script(tmp_path, "import sys; sys.exit(16)\n")).returncode == 16
+
+
+def test_an_exception_of_the_script_keeps_its_traceback(tmp_path: Path) -> None:
+    done = call(RUN, script(tmp_path, "def f():\n    raise KeyError('lost')\nf()\n"))
+    assert done.returncode == 1
+    assert 'train.py", line 2, in f' in done.stderr
+    assert "KeyError: 'lost'" in done.stderr
+
+
+def test_a_named_error_of_ours_ends_in_its_message_and_exit_code(tmp_path: Path) -> None:
+    text = "from megatron_resume.errors import RejoinError\nraise RejoinError('a newer attempt has begun')\n"
+    done = call(RUN, script(tmp_path, text))
+    assert done.returncode == 203
+    assert done.stderr == "megatron-resume: a newer attempt has begun\n"
+
+
+@pytest.mark.parametrize("command", [RUN, CONSOLE], ids=["module", "console script"])
+def test_a_spawned_helper_does_not_execute_an_unguarded_script_again(
+    command: list[str], tmp_path: Path
+) -> None:
+    text = (
+        "import multiprocessing, os\n"
+        "print('first line', flush=True)\n"
+        "helper = multiprocessing.get_context('spawn').Process(target=os.getpid)\n"
+        "helper.start(); helper.join(); print(helper.exitcode)\n"
+    )
+    assert call(command, script(tmp_path, text)).stdout == "first line\n0\n"
+
+
+def test_what_the_script_defines_can_be_pickled_and_inspected(tmp_path: Path) -> None:
+    text = (
+        "from __future__ import annotations\n"
+        "import dataclasses, inspect, pickle, typing\n"
+        "@dataclasses.dataclass\n"
+        "class Point:\n"
+        "    x: int\n"
+        "    near: Point | None = None\n"
+        "    unit: typing.ClassVar[int] = 1\n"
+        "print(pickle.loads(pickle.dumps(Point(3))), len(dataclasses.fields(Point)))\n"
+        "print(sorted(typing.get_type_hints(Point)), inspect.getsource(Point).count('Point'))\n"
+    )
+    path = script(tmp_path, text)
+    assert call(RUN, path).stdout == call(PLAIN, path).stdout != ""
+
+
+def test_typer_and_rich_are_not_imported_for_a_rank(tmp_path: Path) -> None:
+    path = script(tmp_path, "import sys; print(sorted({'typer', 'rich', 'click'} & set(sys.modules)))\n")
+    assert call(RUN, path).stdout == "[]\n"
+
+
+def test_it_works_under_torchrun(tmp_path: Path) -> None:
+    path = script(tmp_path, "import os, sys; print('rank', os.environ['RANK'], sys.argv[1:])\n")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = call([*torchrun, "-m", "megatron_resume", "run"], path, "--lr", "1")
+    assert done.returncode == 0
+    assert sorted(done.stdout.splitlines()) == ["rank 0 ['--lr', '1']", "rank 1 ['--lr', '1']"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no SCRIPT given; type `megatron-resume run SCRIPT ARGS...`"),
+        (["--nproc", "2"], "found '--nproc' where SCRIPT is due"),
+        (["absent.py"], "the script absent.py does not exist; type the path"),
+        (["."], ". is a folder; type the path of the Python file in it"),
+    ],
+)
+def test_a_missing_script_exits_78_and_says_what_to_type(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    done = call(RUN, *arguments, cwd=tmp_path)
+    assert done.returncode == 78
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_before_the_script_explains_run() -> None:
+    done = call(RUN, "--help")
+    assert done.returncode == 0
+    assert "SCRIPT" in done.stdout
