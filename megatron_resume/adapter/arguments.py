@@ -1,0 +1,143 @@
+"""The hooks on Megatron's arguments: our flags, and a resumed role's changes before anything reads them."""
+
+import argparse
+import copy
+import sys
+from typing import Any
+
+from ..config import KEYS, add_flags
+from ..errors import ConfigError, MismatchError
+from ..hooks import AnyFunction
+from ..resume.choose import Resume
+from ..resume.overrides import differing, overrides_for
+from ..roles import FROZEN, canonical
+from . import session
+from .ending import truthful_end
+from .session import Session
+
+
+def wrap_parse_args(original: AnyFunction) -> AnyFunction:
+    """Without side effects: Megatron parses more than once, and in helper processes too."""
+
+    def parse_args(extra_args_provider: Any = None, ignore_unknown_args: bool = False, **kwargs: Any) -> Any:
+        def with_ours(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+            if extra_args_provider is not None:
+                parser = extra_args_provider(parser)
+            return add_flags(parser)
+
+        with truthful_end():
+            args = original(with_ours, ignore_unknown_args, **kwargs)
+        if not hasattr(args, KEYS[0]):  # Megatron's --yaml-cfg drops what was on the command line
+            ours, _ = add_flags(argparse.ArgumentParser(add_help=False, allow_abbrev=False)).parse_known_args(
+                sys.argv[1:]
+            )
+            vars(args).update(vars(ours))
+        return args
+
+    return parse_args
+
+
+def wrap_load_args_from_checkpoint(original: AnyFunction) -> AnyFunction:
+    """`use_checkpoint_args` reads `load` before validation: a resumed role's must already stand there."""
+
+    def load_args_from_checkpoint(args: Any, *rest: Any, **kwargs: Any) -> Any:
+        with truthful_end():
+            _begin(args)
+        return original(args, *rest, **kwargs)
+
+    return load_args_from_checkpoint
+
+
+def wrap_validate(original: AnyFunction) -> AnyFunction:
+    """The last place before Megatron copies its arguments; for `validate_args` and `validate_yaml`."""
+
+    def validate_args(args: Any, *rest: Any, **kwargs: Any) -> Any:
+        with truthful_end():
+            current = _begin(args)
+        result = original(args, *rest, **kwargs)
+        validated = result if result is not None else args  # validate_yaml returns new ones
+        with truthful_end():
+            if current is not None and current.resumes is not None:
+                _check_unchanged(current, current.resumes, validated)
+        return result
+
+    return validate_args
+
+
+def wrap_initialize_megatron(original: AnyFunction) -> AnyFunction:
+    def initialize_megatron(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        current = session.current()
+        if current is not None:
+            with truthful_end():
+                current.agree()
+        return result
+
+    return initialize_megatron
+
+
+def role_args(role: str, args: Any) -> Any:
+    """A copy of Megatron's `args` for `role`, for a process that holds several roles.
+
+    On a resumed start, policy and value get what makes Megatron continue from the resume point;
+    reference and reward keep every argument. Give the copy to Megatron's `set_args` before building,
+    loading, training or saving the role. `args` themselves stay as they are.
+
+    Args:
+        role: policy, value, reference or reward, or an alias of one.
+        args: parsed arguments with this role's `save`, and with `load` as on a fresh start.
+
+    Raises:
+        SystemExit: 78 where the role could not be resumed as the arguments are; the message says why.
+    """
+    with truthful_end():
+        role = canonical(role)
+        ours = copy.copy(args)
+        ours.resume_role = role
+        current = session.begin(args)
+        if current is None or role in FROZEN:
+            return ours
+        if role not in current.config.trained_roles:
+            raise ConfigError(
+                f"{role} is not among the trained roles ({', '.join(current.config.trained_roles)}); "
+                f"add it to --trained-roles"
+            )
+        current.hold(role, ours)
+        if current.resumes is not None:
+            _override(current.resumes, role, ours)
+        return ours
+
+
+def _begin(args: Any) -> Session | None:
+    current = session.begin(args)
+    if current is None:
+        return None
+    role = session.role_of(args, current.config)
+    if role in current.config.trained_roles and role is not None:
+        current.hold(role, args)
+        if current.resumes is not None:
+            _override(current.resumes, role, args)
+    return current
+
+
+def _override(resume: Resume, role: str, args: Any) -> None:
+    saved_in = str(resume.point.directories[role].resolve())
+    if session.resolved(args.save) != saved_in:
+        raise MismatchError(
+            f"{role} was saved in {saved_in}, but its --save is {args.save}; continue with --save {saved_in}"
+        )
+    for name, value in overrides_for(role, resume.point).items():
+        setattr(args, name, value)
+
+
+def _check_unchanged(current: Session, resume: Resume, args: Any) -> None:
+    role = session.role_of(args, current.config)
+    if role is None:
+        return
+    changed = differing(overrides_for(role, resume.point), args)
+    if changed:
+        name, (wanted, found) = next(iter(changed.items()))
+        raise ConfigError(
+            f"{role} continues from {resume.point.name}, which needs {name} = {wanted!r}, but after validation it is "
+            f"{found!r}; drop the option that sets it"
+        )

@@ -1,0 +1,132 @@
+"""The hook on Megatron's loads: the arguments still hold, the files are those saved, what came back is audited."""
+
+import inspect
+import logging
+from typing import Any
+
+from ..checkpoint.layout import model_folder
+from ..checkpoint.model_files import problem_with_files
+from ..errors import ConfigError, DamagedError
+from ..hooks import AnyFunction
+from ..resume.choose import Fresh, Resume
+from ..resume.overrides import differing, overrides_for
+from ..roles import FROZEN
+from . import curves, ranks, rng, saving, session
+from .ending import truthful_end
+from .session import Session
+
+logger = logging.getLogger("megatron_resume")
+
+
+def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
+    signature = inspect.signature(original)
+
+    def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
+        current = session.current()
+        if current is None:
+            return original(*args, **kwargs)
+        from megatron.training import get_args
+
+        margs = get_args()
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        with truthful_end():
+            current.agree()
+            role = _role_to_resume(current, margs, bound.arguments)
+            if role is not None and current.resumes:
+                result = _load(current, current.resumes, role, margs, lambda: original(*args, **kwargs))
+            else:
+                result = original(*args, **kwargs)
+                _loaded_otherwise(current, margs, result)
+            _restore_rng(current)
+        return result
+
+    return load_checkpoint
+
+
+def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) -> str | None:
+    """The trained role whose first load this is; None for every other load.
+
+    Later loads of a role are the script's own: RL code loads again with load=None and finetune=True.
+    """
+    role = session.role_of(args, current.config)
+    if role is None and current.resumes:
+        raise ConfigError(
+            "load_checkpoint was called and get_args() names no role; before it, call set_args() with what "
+            "megatron_resume.role_args(role, args) gave, also for reference and reward"
+        )
+    if role in FROZEN or role in current.loaded or called_with.get("load_arg", "load") != "load":
+        return None
+    if role is not None and isinstance(current.outcome, Fresh) and not current.outcome.requested:
+        _clear_before_fresh_load(current, role, args)
+    return role
+
+
+def _clear_before_fresh_load(current: Session, role: str, args: Any) -> None:
+    """With `--load` and `--save` one folder, a save that was never committed must not be loaded."""
+    current.hold(role, args)
+    if ranks.rank() == 0:
+        saving.clear_fresh(current, role, beyond=0)
+    ranks.barrier()
+
+
+def _load(current: Session, resume: Resume, role: str, args: Any, load: Any) -> Any:
+    changed = differing(overrides_for(role, resume.point), args)
+    if changed:
+        name, (wanted, found) = next(iter(changed.items()))
+        raise ConfigError(
+            f"{role} continues from {resume.point.name}, which needs args.{name} = {wanted!r}, but it is {found!r} "
+            "now; remove the code that changes it after role_args() or argument parsing"
+        )
+    _check_files(resume, role)
+    try:
+        result = load()
+    except SystemExit as end:
+        if end.code in (None, 0):  # Megatron's bare sys.exit(), which a launcher takes for success
+            raise DamagedError(f"Megatron gave up loading {role} from {args.load}; its reason stands above") from end
+        raise
+    _check_files(resume, role)
+    _audit(resume, role, args, result)
+    if not current.loaded:
+        curves.continue_after(resume.point.iteration)
+    current.loaded[role] = resume.point.iteration
+    return result
+
+
+def _check_files(resume: Resume, role: str) -> None:
+    if ranks.rank() != 0:
+        return
+    folder = resume.point.directories[role] / model_folder(resume.point.iteration)
+    problem = problem_with_files(folder, resume.point.receipts[role].files)
+    if problem:
+        raise DamagedError(f"{role} changed while it was loaded: {problem}")
+
+
+def _audit(resume: Resume, role: str, args: Any, result: Any) -> None:
+    """Compare what Megatron loaded with what the receipt says was saved."""
+    receipt = resume.point.receipts[role]
+    found = {"iteration": result[0], "consumed_train_samples": int(getattr(args, "consumed_train_samples", 0))}
+    saved = {"iteration": receipt.iteration, "consumed_train_samples": receipt.consumed_train_samples}
+    if found != saved:
+        raise DamagedError(f"{role} was saved with {saved}, but Megatron loaded {found} from {args.load}")
+
+
+def _loaded_otherwise(current: Session, args: Any, result: Any) -> None:
+    role = session.role_of(args, current.config)
+    if role in current.config.trained_roles and role not in current.loaded and not current.resumes:
+        current.loaded[role] = int(result[0])
+
+
+def _restore_rng(current: Session) -> None:
+    """After every load until training begins, so that the last load leaves the saved random states."""
+    if current.resumes is None or not current.owns_data or current.steps:
+        return
+    data = current.resumes.point.data
+    if data.rng is None:
+        return
+    states = rng.states_of(ranks.rank(), data.rng, current.arrays)
+    if states is not None:
+        rng.restore(states)
+    elif ranks.rank() == 0:
+        logger.warning("the run had %s, now it has %s: random numbers continue as Megatron restores them, not "
+                       "exactly as they stopped", data.rng.layout, rng.layout())  # fmt: skip

@@ -1,0 +1,104 @@
+"""The random states of a rank: Python's, numpy's, torch's and Megatron's tracker's.
+
+Each model checkpoint of Megatron holds these too, but of one data-parallel rank only; and when a
+process loads several models the last load wins. So the data checkpoint carries those of every rank.
+"""
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..checkpoint import arrays as codec
+from ..checkpoint.arrays import Arrays
+from ..checkpoint.records import Rng
+from . import ranks
+
+TRACKER = "tracker."  # prefix of the states in Megatron's tracker of CUDA random states
+
+
+def capture() -> Arrays:
+    """The states of this process as arrays; the same names and shapes on every rank."""
+    _, python, gauss = random.getstate()
+    _, keys, position, has_gauss, cached = np.random.get_state()
+    states: Arrays = {
+        "python": np.array(python, dtype=np.uint32),
+        "python_gauss": np.array([gauss is not None, gauss or 0.0], dtype=np.float64),
+        "numpy": np.asarray(keys, dtype=np.uint32).copy(),
+        "numpy_position": np.array([position, has_gauss, cached], dtype=np.float64),
+        "torch": torch.get_rng_state().numpy().copy(),
+    }
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state().cpu().numpy().copy()
+    for name, state in _tracker_states().items():
+        states[TRACKER + name] = state.cpu().numpy().copy()
+    return states
+
+
+def restore(states: Arrays) -> None:
+    """Put the states of this process back to what `capture` gave."""
+    has_gauss, gauss = states["python_gauss"]
+    random.setstate((3, tuple(int(word) for word in states["python"]), float(gauss) if has_gauss else None))
+    position, has_cached, cached = states["numpy_position"]
+    np.random.set_state(("MT19937", states["numpy"], int(position), int(has_cached), float(cached)))
+    torch.set_rng_state(_tensor(states["torch"]))
+    if "cuda" in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(_tensor(states["cuda"]))
+    _set_tracker_states({n[len(TRACKER) :]: _tensor(s) for n, s in states.items() if n.startswith(TRACKER)})
+
+
+def gather() -> tuple[Rng, Arrays] | None:
+    """Every rank's states for the data checkpoint, on rank 0; None elsewhere. Call on every rank."""
+    parts = ranks.gather_bytes(codec.dump(capture()))
+    if parts is None:
+        return None
+    distinct = list(dict.fromkeys(parts))
+    arrays = {
+        f"rng/{i}/{name}": array for i, part in enumerate(distinct) for name, array in codec.load(part, "RNG").items()
+    }
+    return Rng(state_of_rank=tuple(map(distinct.index, parts)), layout=layout()), arrays
+
+
+def states_of(rank: int, rng: Rng, arrays: Arrays) -> Arrays | None:
+    """The saved states for `rank`; None when the run had another parallel layout."""
+    if rng.layout != layout():
+        return None
+    prefix = f"rng/{rng.state_of_rank[rank]}/"
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def layout() -> dict[str, int]:
+    """Number of ranks and how Megatron divides them."""
+    from megatron.core import parallel_state as mpu
+
+    sizes = {"ranks": torch.distributed.get_world_size() if ranks.connected() else 1}
+    if mpu.model_parallel_is_initialized():
+        sizes["tensor"] = mpu.get_tensor_model_parallel_world_size()
+        sizes["pipeline"] = mpu.get_pipeline_model_parallel_world_size()
+        sizes["data"] = mpu.get_data_parallel_world_size()
+    return sizes
+
+
+def _tensor(state: np.ndarray[Any, Any]) -> torch.Tensor:
+    return torch.from_numpy(np.array(state, dtype=np.uint8))
+
+
+def _tracker_states() -> dict[str, torch.Tensor]:
+    from megatron.core import tensor_parallel
+
+    # Under CUDA graphs the tracker holds generators instead of tensors.
+    states = tensor_parallel.get_cuda_rng_tracker().get_states()
+    return {name: s if isinstance(s, torch.Tensor) else s.get_state() for name, s in sorted(states.items())}
+
+
+def _set_tracker_states(states: dict[str, torch.Tensor]) -> None:
+    from megatron.core import tensor_parallel
+
+    tracker = tensor_parallel.get_cuda_rng_tracker()
+    now = tracker.get_states()
+    generators = {name: s for name, s in now.items() if not isinstance(s, torch.Tensor)}
+    for name, generator in generators.items():
+        generator.set_state(states[name])
+    if states and not generators:
+        tracker.set_states(states)

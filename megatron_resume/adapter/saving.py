@@ -1,0 +1,272 @@
+"""The hooks on Megatron's saves: capture the moment, and hand it on when Megatron has finished."""
+
+import inspect
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import commit, leftovers
+from ..checkpoint.arrays import Arrays
+from ..checkpoint.layout import PointName
+from ..checkpoint.records import DataCheckpoint, Progress
+from ..crash import crash_point
+from ..errors import ConfigError
+from ..hooks import AnyFunction
+from ..resume.choose import Fresh
+from ..roles import FROZEN
+from . import ranks, rng, session, start
+from .ending import truthful_end
+from .session import Session
+from .writer import FinishedSave, Writer
+
+logger = logging.getLogger("megatron_resume")
+
+
+@dataclass
+class Save:
+    """A save that Megatron has begun; on an asynchronous one its requests finish later."""
+
+    role: str
+    iteration: int
+    finished: FinishedSave | None  # on rank 0: what the writer gets
+    requests: int = 0  # asynchronous requests scheduled for it
+    finalized: int = 0  # of these, how many ran their finalizers
+    returned: bool = False
+
+    @property
+    def done(self) -> bool:
+        return self.returned and self.finalized == self.requests
+
+
+@dataclass
+class Saves:
+    """The saves of this process: which one Megatron is in, which are on their way, which are done."""
+
+    begun: Save | None = None
+    in_flight: list[Save] = field(default_factory=list)
+    known: set[tuple[str, int]] = field(default_factory=set)  # (role, iteration) saved by this attempt
+    cleared: set[str] = field(default_factory=set)  # roles whose save folder holds nothing in the way
+    writer: Writer | None = None  # on rank 0, from the first save on
+
+    def hand_on(self) -> None:
+        """Give what is done to the writer, in the order in which it was begun."""
+        while self.in_flight and self.in_flight[0].done:
+            save = self.in_flight.pop(0)
+            if save.finished is not None and self.writer is not None:
+                self.writer.enqueue(save.finished)
+
+
+_saves = Saves()
+
+
+def forget() -> None:
+    """Wait for pending commits and start anew, for `uninstall`."""
+    global _saves
+    if _saves.writer is not None:
+        _saves.writer.wait()
+    _saves = Saves()
+
+
+def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
+    signature = inspect.signature(original)
+
+    def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
+        current = session.current()
+        if current is None:
+            return original(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        with truthful_end():
+            save = _begin(current, _megatron_args(), bound.arguments)
+        if save is None:
+            return original(*args, **kwargs)
+        if save.returned:
+            return None
+        result = original(*args, **kwargs)
+        crash_point("save.end", save.role)
+        _returned(save)
+        return result
+
+    return save_checkpoint
+
+
+def wrap_schedule_async_save(original: AnyFunction) -> AnyFunction:
+    def schedule_async_save(async_request: Any, *args: Any, **kwargs: Any) -> Any:
+        save = _saves.begun
+        if save is not None:
+            save.requests += 1
+            async_request.add_finalize_fn(lambda: _finalized(save))
+        return original(async_request, *args, **kwargs)
+
+    return schedule_async_save
+
+
+def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
+    def maybe_finalize_async_save(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        # Only now, after its all_reduce, has every rank's finalizer run: a mark alone means this rank's.
+        _saves.hand_on()
+        return result
+
+    return maybe_finalize_async_save
+
+
+def warn_of_unfinished() -> None:
+    """At exit: name asynchronous saves that nobody finalized."""
+    for save in _saves.in_flight:
+        logger.warning("%s of iteration %d is not committed: its asynchronous save was never finalized; call "
+                       "maybe_finalize_async_save(blocking=True) before leaving", save.role, save.iteration)  # fmt: skip
+
+
+def _megatron_args() -> Any:
+    from megatron.training import get_args
+
+    return get_args()
+
+
+def _finalized(save: Save) -> None:
+    save.finalized += 1
+
+
+def _returned(save: Save) -> None:
+    _saves.begun = None
+    save.returned = True
+    _saves.in_flight.append(save)
+    if save.requests == 0:  # synchronous: Megatron's tracker is written
+        _saves.hand_on()
+
+
+def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | None:
+    """Capture this save; None when it gets no receipt, `returned` already set when it is not to be repeated."""
+    role = session.role_of(args, current.config)
+    if role in FROZEN or _is_not_a_resume_point(args, called_with):
+        return None
+    if role not in current.config.trained_roles:
+        raise ConfigError(
+            "save_checkpoint was called and get_args() names no role; before it, call set_args() with what "
+            f"megatron_resume.role_args(role, args) gave (trained roles: {', '.join(current.config.trained_roles)})"
+        )
+    assert role is not None
+    current.agree()
+    current.saves += 1
+    iteration = int(called_with["iteration"])
+    if (role, iteration) in _saves.known:
+        return _already_saved(role, iteration)
+    current.hold(role, args)
+    _clear_the_way(current, role)
+    _open_point(current, iteration)
+    if _in_mid_episode_without_experience(current, role, iteration):
+        return None
+    save = Save(role, iteration, _capture(current, role, iteration, args))
+    _saves.known.add((role, iteration))
+    _saves.begun = save
+    crash_point("save.begin", role)
+    return save
+
+
+def _is_not_a_resume_point(args: Any, called_with: dict[str, Any]) -> bool:
+    converting = getattr(args, "ckpt_convert_format", None) is not None
+    return bool(called_with.get("non_persistent_ckpt") or called_with.get("release") or converting)
+
+
+def _already_saved(role: str, iteration: int) -> Save:
+    logger.info("%s of iteration %d is saved already and not saved again", role, iteration)
+    if any((save.role, save.iteration) == (role, iteration) for save in _saves.in_flight):
+        from megatron.training.async_utils import maybe_finalize_async_save
+
+        maybe_finalize_async_save(blocking=True)
+    return Save(role, iteration, None, returned=True)
+
+
+def _in_mid_episode_without_experience(current: Session, role: str, iteration: int) -> bool:
+    if not current.counts_episodes or current.steps_in_episode == 0 or current.tracked.experience:
+        return False
+    if ranks.rank() == 0:
+        logger.warning("%s of iteration %d will not be committed: episode %d is not done and its experience is not "
+                       "tracked; save after advance(), or track(name, experience, experience=True)",
+                       role, iteration, current.episode)  # fmt: skip
+    return True
+
+
+def _clear_the_way(current: Session, role: str) -> None:
+    """Before this attempt's first save of `role`: move away what an earlier attempt began to save."""
+    if role in _saves.cleared:
+        return
+    _saves.cleared.add(role)
+    if ranks.rank() == 0 and isinstance(current.outcome, Fresh):
+        clear_fresh(current, role, beyond=current.loaded.get(role, 0))
+    ranks.barrier()
+
+
+def _open_point(current: Session, iteration: int) -> None:
+    """On rank 0, make the point's folder: it tells later attempts that this iteration was begun here."""
+    if ranks.rank() != 0:
+        return
+    try:
+        commit.open_point(current.root, PointName(iteration, current.attempt))
+    except OSError as error:  # training goes on; the writer finds no folder and does not commit
+        logger.warning("%s cannot be written: %s", current.root, error.strerror)
+
+
+def clear_fresh(current: Session, role: str, *, beyond: int) -> None:
+    """On a fresh start, on rank 0: move away what this job, and nobody else, saved after `beyond`."""
+    save = Path(current.save_folders[role])
+    ours = leftovers.iterations_of_job(current.root)
+    moved = leftovers.move_away(save, attempt=current.attempt, beyond=beyond, only=ours)
+    if moved:
+        leftovers.retire_tracker(save, attempt=current.attempt)
+        logger.info("%s: moved iterations %s of earlier attempts to %s", role, ", ".join(map(str, moved)),
+                    leftovers.abandoned(save, current.attempt))  # fmt: skip
+
+
+def _capture(current: Session, role: str, iteration: int, args: Any) -> FinishedSave | None:
+    """All that belongs to this moment; on rank 0 what the writer gets. Call on every rank."""
+    completes = all(other == role or (other, iteration) in _saves.known for other in current.save_folders)
+    states = rng.gather() if current.owns_data and completes else None
+    if ranks.rank() != 0:
+        return None
+    name = PointName(iteration, current.attempt)
+    if _saves.writer is None:
+        _saves.writer = Writer(current.root, current.config.trained_roles)
+    progress = _progress(current, args)
+    data, arrays = _data(current, name, progress, states) if states else (None, {})
+    return FinishedSave(
+        name=name,
+        nonce=current.nonce,
+        role=role,
+        save=Path(session.resolved(args.save)),
+        format=str(getattr(args, "ckpt_format", "torch")),
+        progress=progress,
+        consumed_train_samples=int(getattr(args, "consumed_train_samples", 0)),
+        versions=start.versions(),
+        data=data,
+        arrays=arrays,
+    )
+
+
+def _progress(current: Session, args: Any) -> Progress:
+    if not current.counts_episodes:  # pretraining: Megatron counts the samples
+        return Progress(episode=0, consumed_samples=int(getattr(args, "consumed_train_samples", 0)))
+    return Progress(
+        episode=current.episode,
+        consumed_samples=current.consumed_samples,
+        mid_episode=current.steps_in_episode > 0,
+    )
+
+
+def _data(
+    current: Session, name: PointName, progress: Progress, states: tuple[Any, Arrays]
+) -> tuple[DataCheckpoint, Arrays]:
+    tracked, arrays = current.tracked.capture()
+    random_states, random_arrays = states
+    data = DataCheckpoint(
+        iteration=name.iteration,
+        attempt=name.attempt,
+        nonce=current.nonce,
+        progress=progress,
+        tracked=tracked,
+        rng=random_states,
+        fingerprints={},
+    )
+    return data, {**arrays, **random_arrays}

@@ -1,0 +1,66 @@
+"""The hook on Megatron's train step: who trains must have been resumed, and must save now and then."""
+
+import logging
+from typing import Any
+
+from ..crash import crash_point
+from ..errors import ConfigError
+from ..hooks import AnyFunction
+from . import ranks, session
+from .ending import truthful_end
+from .session import Session
+
+logger = logging.getLogger("megatron_resume")
+
+STEPS_WITHOUT_SAVE = 1000  # when no --save-interval says how long is too long
+
+_warned = False
+
+
+def wrap_train_step(original: AnyFunction) -> AnyFunction:
+    def train_step(*args: Any, **kwargs: Any) -> Any:
+        current = session.current()
+        if current is None:
+            return original(*args, **kwargs)
+        from megatron.training import get_args
+
+        margs = get_args()
+        role = session.role_of(margs, current.config)
+        with truthful_end():
+            _check_resumed(current, role)
+        crash_point("train_step", role)
+        result = original(*args, **kwargs)
+        current.steps += 1
+        current.steps_in_episode += 1
+        if not current.saves and current.steps >= 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE):
+            warn_of_no_save()
+        return result
+
+    return train_step
+
+
+def _check_resumed(current: Session, role: str | None) -> None:
+    """Raises ConfigError when a trained role trains without having loaded its part of the point."""
+    if current.resumes and role in current.config.trained_roles and role not in current.loaded:
+        raise ConfigError(
+            f"{role} trains, but was never loaded from {current.resumes.point.name}: it would start from other "
+            "weights. Call Megatron's load_checkpoint (setup_model_and_optimizer does) with the arguments of "
+            f"role_args({role!r}, args)"
+        )
+
+
+def warn_of_no_save() -> None:
+    """Say once that this process trains and has never called Megatron's save_checkpoint."""
+    global _warned
+    current = session.current()
+    if current is None or not current.steps or current.saves or _warned or ranks.rank() != 0:
+        return
+    _warned = True
+    logger.warning("%d train steps and not one call of Megatron's save_checkpoint: nothing in %s can be resumed. "
+                   "Save with --save-interval, or call save_checkpoint", current.steps, current.root)  # fmt: skip
+
+
+def forget() -> None:
+    """Warn again in a new session, for `uninstall`."""
+    global _warned
+    _warned = False

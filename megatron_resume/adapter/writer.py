@@ -1,0 +1,101 @@
+"""The thread on rank 0 that makes finished saves durable, writes their receipts, and commits."""
+
+import atexit
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checkpoint import arrays as codec
+from ..checkpoint import commit
+from ..checkpoint.arrays import Arrays
+from ..checkpoint.layout import PointName, model_folder, point_path
+from ..checkpoint.model_files import record_files
+from ..checkpoint.records import DataCheckpoint, Progress, Receipt
+from ..errors import DamagedError
+
+logger = logging.getLogger("megatron_resume")
+
+
+@dataclass(frozen=True)
+class FinishedSave:
+    """One role's model checkpoint that Megatron finished, with all that was captured when it began."""
+
+    name: PointName
+    nonce: str
+    role: str
+    save: Path  # the role's save folder
+    format: str
+    progress: Progress
+    consumed_train_samples: int
+    versions: dict[str, str]
+    data: DataCheckpoint | None  # where this save completes what this process holds
+    arrays: Arrays
+
+
+class Writer:
+    """Commits finished saves in the background, in order; leaving the process waits for it."""
+
+    def __init__(self, root: Path, roles: Collection[str]):
+        self.root, self.roles = root, roles
+        self._queue: queue.Queue[tuple[FinishedSave, float]] = queue.Queue()
+        self._pid = os.getpid()
+        threading.Thread(target=self._work, name="megatron_resume writer", daemon=True).start()
+        atexit.register(self.wait)
+
+    def enqueue(self, save: FinishedSave) -> None:
+        """All that the training thread pays."""
+        self._queue.put((save, time.monotonic()))
+
+    def wait(self) -> None:
+        """Return when everything enqueued is written, or was given up with a warning."""
+        if os.getpid() == self._pid:  # a forked child has no such thread
+            self._queue.join()
+
+    def _work(self) -> None:
+        while True:
+            save, since = self._queue.get()
+            try:
+                self._write(save, since)
+            except (OSError, DamagedError) as error:
+                logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, error)
+            except Exception:
+                logger.exception("%s of %s is not committed", save.role, save.name)
+            finally:
+                self._queue.task_done()
+
+    def _write(self, save: FinishedSave, since: float) -> None:
+        point = point_path(self.root, save.name)
+        commit.write_receipt(point, self._receipt(save))
+        if save.data is not None:
+            commit.write_data(point, save.data, codec.dump(save.arrays) if save.arrays else None)
+        if commit.missing_parts(point, self.roles):
+            return  # the other roles are still to come
+        differing = commit.differing_parts(point, self.roles)
+        if differing:
+            logger.warning("%s is not committed: its parts are of different moments: %s; save all roles before the "
+                           "next advance()", save.name, "; ".join(differing))  # fmt: skip
+            return
+        commit.commit(point, save.name, nonce=save.nonce, roles=self.roles)
+        logger.info("committed %s (%s; next episode %d, %d samples consumed) %.2f s after the save",
+                    save.name, ", ".join(self.roles), save.progress.episode, save.progress.consumed_samples,
+                    time.monotonic() - since)  # fmt: skip
+
+    def _receipt(self, save: FinishedSave) -> Receipt:
+        return Receipt(
+            role=save.role,
+            iteration=save.name.iteration,
+            attempt=save.name.attempt,
+            nonce=save.nonce,
+            directory=str(save.save),
+            relative=os.path.relpath(save.save, self.root),
+            format=save.format,
+            files=record_files(save.save / model_folder(save.name.iteration)),
+            progress=save.progress,
+            consumed_train_samples=save.consumed_train_samples,
+            versions=save.versions,
+        )

@@ -1,0 +1,1 @@
+"""What is on disk: layout, records, atomic writes, attempts, commit, reading."""

@@ -1,0 +1,127 @@
+"""Tracked state as JSON beside a safetensors file: values nest freely, arrays are named in them.
+
+JSON knows fewer values than Python. What it lacks is written as an object with one `$` key:
+`{"$array": name}`, `{"$tensor": name, ...}`, `{"$tuple": [...]}`, `{"$float": "nan"}`,
+`{"$bytes": base64}`, `{"$items": [[key, value], ...]}` for dicts whose keys are not plain strings.
+"""
+
+import base64
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import safetensors.numpy as st
+
+from ..errors import ConfigError, DamagedError
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+TensorToArray = Callable[[Any], tuple[np.ndarray[Any, Any], dict[str, Any]] | None]
+ArrayToTensor = Callable[[np.ndarray[Any, Any], dict[str, Any]], Any]
+_DTYPES = frozenset("bool u1 u2 u4 u8 i1 i2 i4 i8 f2 f4 f8".split())
+
+
+def dump(arrays: Arrays) -> bytes:
+    return st.save(arrays)
+
+
+def load(data: bytes, what: object) -> Arrays:
+    """The arrays in a safetensors file.
+
+    Raises:
+        DamagedError: It is damaged.
+    """
+    try:
+        return st.load(data)
+    except Exception as error:  # safetensors raises its own, numpy's and KeyErrors on damage
+        raise DamagedError(f"{what} is damaged: {error}") from error
+
+
+def pack(value: Any, name: str, arrays: Arrays, tensor: TensorToArray) -> Any:
+    """`value` as plain JSON; its arrays go into `arrays` under names that begin with `name`.
+
+    Args:
+        tensor: turns a tensor into an array and what is needed to turn it back; None for anything else.
+
+    Raises:
+        ConfigError: A value is of a type that cannot be stored.
+    """
+    if value is None or isinstance(value, bool | int | str) and type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"$float": repr(value)}
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
+    if isinstance(value, np.ndarray):
+        arrays[name] = _storable(value, name)
+        return {"$array": name}
+    if type(value) is list:
+        return [pack(item, f"{name}/{i}", arrays, tensor) for i, item in enumerate(value)]
+    if type(value) is tuple:
+        return {"$tuple": [pack(item, f"{name}/{i}", arrays, tensor) for i, item in enumerate(value)]}
+    if type(value) is bytes:
+        return {"$bytes": base64.b64encode(value).decode()}
+    if isinstance(value, Mapping):
+        return _pack_mapping(value, name, arrays, tensor)
+    as_array = tensor(value)
+    if as_array is not None:
+        arrays[name], meta = as_array
+        return {"$tensor": name, **meta}
+    raise ConfigError(
+        f"{name} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be stored without pickle; "
+        "its state_dict() may hold None, bool, int, float, str, bytes, list, tuple, dict, numpy arrays and tensors"
+    )
+
+
+def _storable(value: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
+    value = np.ascontiguousarray(value).reshape(value.shape)
+    little = value.dtype.newbyteorder("<")
+    if little.str[1:] not in _DTYPES and value.dtype != bool:
+        raise ConfigError(f"{name} is an array of dtype {value.dtype}; store booleans, integers or floats")
+    return value.astype(little, copy=True)  # a copy: training goes on while the writer writes
+
+
+def _pack_mapping(value: Mapping[Any, Any], name: str, arrays: Arrays, tensor: TensorToArray) -> Any:
+    if all(type(key) is str and not key.startswith("$") for key in value):
+        return {key: pack(item, f"{name}/{key}", arrays, tensor) for key, item in value.items()}
+    items = []
+    for i, (key, item) in enumerate(value.items()):
+        pair = [pack(key, f"{name}/key{i}", arrays, tensor), pack(item, f"{name}/{i}", arrays, tensor)]
+        items.append(pair)
+    return {"$items": items}
+
+
+def unpack(value: Any, arrays: Arrays, tensor: ArrayToTensor) -> Any:
+    """What `pack` was given.
+
+    Raises:
+        DamagedError: `value` names an array that is not there, or a tag that is not known.
+    """
+    if isinstance(value, list):
+        return [unpack(item, arrays, tensor) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tag = next((key for key in value if key.startswith("$")), None)
+    if tag is None:
+        return {key: unpack(item, arrays, tensor) for key, item in value.items()}
+    return _unpack_tagged(tag, value, arrays, tensor)
+
+
+def _unpack_tagged(tag: str, value: dict[str, Any], arrays: Arrays, tensor: ArrayToTensor) -> Any:
+    content = value[tag]
+    try:
+        if tag == "$array":
+            return arrays[content]
+        if tag == "$tensor":
+            return tensor(arrays[content], value)
+        if tag == "$tuple":
+            return tuple(unpack(item, arrays, tensor) for item in content)
+        if tag == "$float":
+            return float(content)
+        if tag == "$bytes":
+            return base64.b64decode(content)
+        if tag == "$items":
+            return {unpack(k, arrays, tensor): unpack(v, arrays, tensor) for k, v in content}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"tracked state is damaged at {value!r:.200}: {error}") from error
+    raise DamagedError(f"tracked state holds {tag!r}, which this release does not know")

@@ -1,0 +1,55 @@
+"""Write a file so that a reader finds it whole or not at all, also after a power cut."""
+
+import os
+import secrets
+from pathlib import Path
+
+from ..crash import crash_point
+
+
+def fsync(path: Path) -> None:
+    """Make a file's content, or a folder's names, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Create `path` with `data`, durable when this returns.
+
+    Raises:
+        FileExistsError: `path` exists; it is left as it is.
+    """
+    temporary = _write_temporary(path, data)
+    try:
+        os.link(temporary, path)  # unlike a rename, never replaces
+    finally:
+        temporary.unlink()
+    fsync(path.parent)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Create or replace `path`, durable when this returns."""
+    temporary = _write_temporary(path, data)
+    os.replace(temporary, path)
+    fsync(path.parent)
+
+
+def move(source: Path, target: Path) -> None:
+    """Rename a file or folder into another folder, which is made, durable when this returns."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.rename(source, target)
+    fsync(target.parent)
+    fsync(source.parent)
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    with open(temporary, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    crash_point("write.temporary", path.stem)
+    return temporary

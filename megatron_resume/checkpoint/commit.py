@@ -1,0 +1,71 @@
+"""Write receipts and the data checkpoint of a point, and commit it when it is whole."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ..crash import crash_point
+from .atomic import fsync, write_new
+from .layout import ARRAYS, COMMITTED, DATA, PointName, point_path, receipt_file
+from .model_files import sha256_of
+from .records import DataCheckpoint, Digest, Manifest, Receipt, encode, read
+
+
+def open_point(root: Path, name: PointName) -> Path:
+    """Make the folder of a point, before anything of its models is written. One process per role."""
+    path = point_path(root, name)
+    path.mkdir(exist_ok=True)
+    fsync(root)
+    return path
+
+
+def write_receipt(point: Path, receipt: Receipt) -> None:
+    """State that the role's model checkpoint is complete and durable."""
+    crash_point("receipt.begin", receipt.role)
+    write_new(point / receipt_file(receipt.role), encode(receipt))
+    crash_point("receipt.end", receipt.role)
+
+
+def write_data(point: Path, data: DataCheckpoint, arrays: bytes | None) -> None:
+    """Write the data checkpoint; `arrays` is a safetensors file, where tracked state or RNG has any."""
+    crash_point("data.begin")
+    if arrays is not None:
+        write_new(point / ARRAYS, arrays)
+    write_new(point / DATA, encode(data))
+    crash_point("data.end")
+
+
+def missing_parts(point: Path, roles: Collection[str]) -> list[str]:
+    """What `point` still lacks before it can be committed."""
+    parts = {role: receipt_file(role) for role in roles} | {"data": DATA}
+    return [part for part, file in parts.items() if not (point / file).exists()]
+
+
+def differing_parts(point: Path, roles: Collection[str]) -> list[str]:
+    """Roles whose receipt is of another moment than the data checkpoint, with what each says."""
+    data = read(point / DATA, DataCheckpoint)
+    receipts = [read(point / receipt_file(role), Receipt) for role in roles]
+    return [
+        f"{r.role} at episode {r.progress.episode} and sample {r.progress.consumed_samples}, the data at "
+        f"episode {data.progress.episode} and sample {data.progress.consumed_samples}"
+        for r in receipts
+        if (r.progress, r.nonce) != (data.progress, data.nonce)
+    ]
+
+
+def commit(point: Path, name: PointName, *, nonce: str, roles: Collection[str]) -> None:
+    """Declare `point` complete; until then no reader will use it.
+
+    Call when nothing is missing and nothing differs. A second call, from the other role's process, does
+    nothing.
+    """
+    names = [*map(receipt_file, roles), DATA, *([ARRAYS] if (point / ARRAYS).exists() else [])]
+    files = {n: Digest(size=(point / n).stat().st_size, sha256=sha256_of(point / n)) for n in names}
+    manifest = Manifest(
+        iteration=name.iteration, attempt=name.attempt, nonce=nonce, roles=tuple(roles), files=files
+    )
+    crash_point("commit.begin")
+    try:
+        write_new(point / COMMITTED, encode(manifest))
+    except FileExistsError:
+        return
+    crash_point("commit.end")

@@ -1,0 +1,154 @@
+"""Read a data checkpoint folder: which attempts there were, which points, and what is wrong with each."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import ConfigError, DamagedError
+from .attempts import attempt_numbers
+from .layout import COMMITTED, DATA, START, PointName, attempt_path, model_folder, parse_point, point_path, receipt_file
+from .model_files import problem_with_files, sha256_of
+from .records import DataCheckpoint, Manifest, Receipt, Start, read
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What lies in one data checkpoint folder: names and starts only, so reading it is cheap."""
+
+    root: Path
+    starts: dict[int, Start] = field(default_factory=dict)
+    points: dict[PointName, bool] = field(default_factory=dict)  # True: committed
+    damaged_starts: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def committed(self) -> list[PointName]:
+        return sorted(point for point, committed in self.points.items() if committed)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """A committed set, read and found whole."""
+
+    name: PointName
+    path: Path
+    receipts: dict[str, Receipt]  # one per trained role
+    directories: dict[str, Path]  # save folder of each role, where it is now
+    data: DataCheckpoint
+
+    @property
+    def iteration(self) -> int:
+        return self.name.iteration
+
+
+def read_folder(root: Path) -> Folder:
+    """Describe `root`, which may be missing (then nothing is in it). Nothing on disk is changed.
+
+    Raises:
+        ConfigError: `root` is no folder or cannot be listed.
+    """
+    try:
+        names = [entry.name for entry in root.iterdir()]
+        numbers = attempt_numbers(root)
+    except FileNotFoundError:
+        return Folder(root)
+    except OSError as error:
+        raise ConfigError(
+            f"data_checkpoint_path {str(root)!r} cannot be read: {error.strerror}; "
+            "name a folder that every node can read and write"
+        ) from error
+    folder = Folder(root)
+    for number in numbers:
+        _read_start(folder, number)
+    for name in names:
+        point = parse_point(name)
+        if point is not None:
+            folder.points[point] = (root / name / COMMITTED).is_file()
+    return folder
+
+
+def _read_start(folder: Folder, number: int) -> None:
+    path = attempt_path(folder.root, number) / START
+    if not path.exists():  # died between taking its number and starting
+        return
+    try:
+        start = read(path, Start)
+        if start.attempt != number:
+            raise DamagedError(f"{path} belongs to attempt {start.attempt}")
+        folder.starts[number] = start
+    except DamagedError as error:
+        folder.damaged_starts[number] = str(error)
+
+
+def read_point(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoint:
+    """The committed point `name`, with every file of ours and of its models checked.
+
+    Raises:
+        DamagedError: It cannot be resumed from; the message says why.
+    """
+    path = point_path(root, name)
+    if not (path / COMMITTED).exists():
+        raise DamagedError(_why_uncommitted(path, roles))
+    manifest = read(path / COMMITTED, Manifest)
+    _check_identity(manifest, name, path / COMMITTED)
+    missing = [role for role in roles if role not in manifest.roles]
+    if missing:
+        raise DamagedError(f"it holds {', '.join(manifest.roles)}; {', '.join(missing)} is not in it")
+    _check_own_files(path, manifest)
+    receipts = {role: read(path / receipt_file(role), Receipt) for role in manifest.roles}
+    data = read(path / DATA, DataCheckpoint)
+    _check_one_moment(path, manifest, receipts, data)
+    directories = {role: save_folder(root, receipt) for role, receipt in receipts.items()}
+    for role in roles:
+        problem = problem_with_files(directories[role] / model_folder(name.iteration), receipts[role].files)
+        if problem:
+            raise DamagedError(f"{role}: {problem}")
+    return ResumePoint(name, path, receipts, directories, data)
+
+
+def save_folder(root: Path, receipt: Receipt) -> Path:
+    """The role's save folder: beside `root` as it was when saved, so that both may be moved together."""
+    beside = (root / receipt.relative).resolve()
+    return beside if (beside / model_folder(receipt.iteration)).is_dir() else Path(receipt.directory)
+
+
+def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:
+    files = {role: receipt_file(role) for role in roles} | {"the data": DATA}
+    missing = [what for what, file in files.items() if not (path / file).exists()]
+    if missing:
+        return f"it was never committed: {', '.join(missing)} not saved"
+    return "it was never committed, though all of it was saved"
+
+
+def _check_identity(record: Manifest | Receipt | DataCheckpoint, name: PointName, path: Path) -> None:
+    if (record.iteration, record.attempt) != name:
+        raise DamagedError(f"{path} belongs to {PointName(record.iteration, record.attempt)}")
+
+
+def _check_own_files(path: Path, manifest: Manifest) -> None:
+    needed = {DATA, *map(receipt_file, manifest.roles)} - set(manifest.files)
+    if needed:
+        raise DamagedError(f"{path / COMMITTED} does not name {', '.join(sorted(needed))}")
+    for name, digest in manifest.files.items():
+        file = path / name
+        if Path(name).name != name or file.is_symlink():
+            raise DamagedError(f"{path / COMMITTED} names {name!r}, which is no plain file of the point")
+        try:
+            size = file.stat().st_size
+            if size != digest.size or sha256_of(file) != digest.sha256:
+                raise DamagedError(f"{file} holds other bytes than were committed")
+        except OSError as error:
+            raise DamagedError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _check_one_moment(
+    path: Path, manifest: Manifest, receipts: dict[str, Receipt], data: DataCheckpoint
+) -> None:
+    name = PointName(manifest.iteration, manifest.attempt)
+    for file, record in [(DATA, data), *((receipt_file(role), r) for role, r in receipts.items())]:
+        _check_identity(record, name, path / file)
+        if record.nonce != manifest.nonce:
+            raise DamagedError(f"{path / file} was written by another life of the job")
+    for role, receipt in receipts.items():
+        if receipt.role != role:
+            raise DamagedError(f"{path / receipt_file(role)} is the receipt of {receipt.role!r}")
+        if receipt.progress != data.progress:
+            raise DamagedError(f"{role} was saved at {receipt.progress}, the data at {data.progress}")

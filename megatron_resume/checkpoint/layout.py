@@ -1,0 +1,62 @@
+"""Where everything lies below `data_checkpoint_path`, and the names it has there."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+ATTEMPTS = "attempts"
+START = "start.json"
+DATA = "data.json"
+ARRAYS = "data.safetensors"
+COMMITTED = "COMMITTED"
+ABANDONED = "abandoned"  # below the save folder of a role
+TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's
+
+_POINT = re.compile(r"iter_(\d{7,})\.a(\d{4,})")
+_ATTEMPT = re.compile(r"\d{4,}")
+_MODEL = re.compile(r"iter_(\d{7,})")
+
+
+class PointName(NamedTuple):
+    """One point: what attempt `attempt` saved at Megatron's iteration `iteration`."""
+
+    iteration: int
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"iteration {self.iteration} of attempt {self.attempt}"
+
+    @property
+    def folder(self) -> str:
+        return f"iter_{self.iteration:07d}.a{self.attempt:04d}"
+
+
+def parse_point(folder: str) -> PointName | None:
+    match = _POINT.fullmatch(folder)
+    return PointName(int(match[1]), int(match[2])) if match else None
+
+
+def parse_attempt(folder: str) -> int | None:
+    return int(folder) if _ATTEMPT.fullmatch(folder) else None
+
+
+def parse_model(folder: str) -> int | None:
+    """The iteration of one of Megatron's own folders, as in `iter_0000042`."""
+    match = _MODEL.fullmatch(folder)
+    return int(match[1]) if match else None
+
+
+def model_folder(iteration: int) -> str:
+    return f"iter_{iteration:07d}"
+
+
+def attempt_path(root: Path, attempt: int) -> Path:
+    return root / ATTEMPTS / f"{attempt:04d}"
+
+
+def point_path(root: Path, point: PointName) -> Path:
+    return root / point.folder
+
+
+def receipt_file(role: str) -> str:
+    return f"{role}.json"

@@ -1,0 +1,74 @@
+"""What an earlier attempt left in a role's save folder beyond the point: moved aside, never deleted."""
+
+from collections.abc import Container
+from pathlib import Path
+
+from ..crash import crash_point
+from .atomic import move, replace
+from .layout import ABANDONED, TRACKER, model_folder, parse_model, parse_point
+
+
+def abandoned(save: Path, attempt: int) -> Path:
+    """Where attempt `attempt` moves what it finds in the way."""
+    return save / ABANDONED / f"a{attempt:04d}"
+
+
+def saved_iterations(save: Path) -> list[int]:
+    """The iterations that have a folder in `save`, ascending."""
+    try:
+        names = [entry.name for entry in save.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(iteration for name in names if (iteration := parse_model(name)) is not None)
+
+
+def iterations_of_job(root: Path) -> set[int]:
+    """The iterations that attempts of this job began to save, finished or not."""
+    try:
+        return {point.iteration for entry in root.iterdir() if (point := parse_point(entry.name))}
+    except FileNotFoundError:
+        return set()
+
+
+def move_away(
+    save: Path, *, attempt: int, beyond: int, only: Container[int] | None = None
+) -> list[int]:
+    """Move model folders of iterations after `beyond` (of those, if given, in `only`) to `abandoned`.
+
+    Returns the iterations that were moved. Otherwise shards of two attempts could mix in one folder.
+    """
+    wanted = [i for i in saved_iterations(save) if i > beyond and (only is None or i in only)]
+    for iteration in wanted:
+        crash_point("abandon.begin", save.name)
+        move(save / model_folder(iteration), _free(abandoned(save, attempt) / model_folder(iteration)))
+        crash_point("abandon.end", save.name)
+    return wanted
+
+
+def _free(path: Path) -> Path:
+    names = [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, 1000))]
+    return next(name for name in names if not name.exists())
+
+
+def write_tracker(save: Path, iteration: int) -> None:
+    """Point Megatron's tracker to `iteration`: a torn or wrong one would end Megatron with status 0."""
+    tracker = save / TRACKER
+    text = str(iteration).encode()
+    try:
+        if tracker.read_bytes() == text:
+            return
+    except OSError:
+        pass  # missing or unreadable: written anew below
+    crash_point("tracker.begin", save.name)
+    replace(tracker, text)
+    crash_point("tracker.end", save.name)
+
+
+def retire_tracker(save: Path, *, attempt: int) -> None:
+    """After a move without a point to go back to: the tracker names what is left, or goes along."""
+    left = saved_iterations(save)
+    tracker = save / TRACKER
+    if left:
+        write_tracker(save, left[-1])
+    elif tracker.exists():
+        move(tracker, _free(abandoned(save, attempt) / TRACKER))

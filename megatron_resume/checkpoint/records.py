@@ -1,0 +1,164 @@
+"""The records that are stored as JSON, and how they are read without trusting them."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from ..errors import DamagedError
+from .layout import PointName
+
+VERSION = 1
+MAX_BYTES = 256 << 20  # a record larger than this was not written by us
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all records: `version` tells readers whether they understand the rest."""
+
+    version: int = VERSION
+
+
+class Launch(msgspec.Struct, frozen=True, kw_only=True):
+    """Which process of which launch began an attempt."""
+
+    job: str  # the same for all processes and all restarts of one launch
+    restart: int
+    host: str
+    pid: int
+
+
+class Start(Record, frozen=True, kw_only=True):
+    """How an attempt began: `attempts/<n>/start.json`."""
+
+    attempt: int
+    nonce: str  # ties receipts to this life of the job
+    outcome: str  # "fresh" or "resume"
+    parent: PointName | None  # the point that this attempt continues from
+    ancestry: tuple[int, ...]  # attempts from the parent's back to the first
+    requested_iteration: int | None
+    requested_fresh: bool
+    launch: Launch
+    versions: dict[str, str]
+    config: dict[str, Any]
+    created: str  # ISO 8601, UTC; for people, never compared
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a model checkpoint; `path` is relative to its folder."""
+
+    path: str
+    size: int  # bytes
+    mtime_ns: int
+    inode: int
+    sha256: str | None  # None for a file too large to be read again at every save
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the data had been used when `save_checkpoint` was called."""
+
+    episode: int  # episodes that are done, so also the next one to run (counted from 0)
+    consumed_samples: int  # prompts, over all ranks
+    mid_episode: bool = False  # True: `episode` has begun, and its experience is in the tracked state
+
+
+class Receipt(Record, frozen=True, kw_only=True):
+    """One role's statement that its model checkpoint is complete and durable."""
+
+    role: str
+    iteration: int
+    attempt: int
+    nonce: str
+    directory: str  # the role's save folder, as an absolute path
+    relative: str  # the same, seen from data_checkpoint_path: survives moving both
+    format: str  # Megatron's ckpt_format
+    files: tuple[ModelFile, ...]
+    progress: Progress
+    consumed_train_samples: int  # Megatron's own counter
+    versions: dict[str, str]
+
+
+class Rng(msgspec.Struct, frozen=True, kw_only=True):
+    """Random states of every rank; ranks with equal states share one array `rng/<n>`."""
+
+    state_of_rank: tuple[int, ...]
+    layout: dict[str, int]  # parallel sizes: another layout cannot take these states
+
+
+class DataCheckpoint(Record, frozen=True, kw_only=True):
+    """Progress and data state, captured when `save_checkpoint` was called."""
+
+    iteration: int
+    attempt: int
+    nonce: str
+    progress: Progress
+    tracked: dict[str, Any]
+    rng: Rng | None
+    fingerprints: dict[str, Any]
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True):
+    """Size in bytes and SHA-256 of one of our own files."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(Record, frozen=True, kw_only=True):
+    """`COMMITTED`: every file of the point, all roles of one attempt and one moment."""
+
+    iteration: int
+    attempt: int
+    nonce: str
+    roles: tuple[str, ...]
+    files: dict[str, Digest]
+
+
+R = TypeVar("R", bound=Record)
+
+
+def encode(record: Record) -> bytes:
+    """`record` as JSON that a person can read."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def decode(data: bytes, kind: type[R], what: object) -> R:
+    """The record in `data`; `what` names it in the error.
+
+    Raises:
+        DamagedError: It is no JSON, another version, or lacks a field.
+    """
+    try:
+        version = msgspec.json.decode(data, type=_Versioned).version
+        if version != VERSION:
+            raise DamagedError(f"{what} has version {version}; this release reads version {VERSION}")
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedError(f"{what} is damaged: {error}") from error
+
+
+class _Versioned(msgspec.Struct):
+    version: int
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of one of our files.
+
+    Raises:
+        DamagedError: It is missing, unreadable, a link, no file or absurdly large.
+    """
+    try:
+        if path.is_symlink():
+            raise DamagedError(f"{path} is a symbolic link; resume points hold plain files only")
+        if not path.is_file():
+            raise DamagedError(f"{path} is {'not a file' if path.exists() else 'missing'}")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise DamagedError(f"{path} has {size} bytes; none of our files has over {MAX_BYTES}")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{path} cannot be read: {error}") from error
+
+
+def read(path: Path, kind: type[R]) -> R:
+    """The record in the file `path`, or DamagedError."""
+    return decode(read_bytes(path), kind, path)

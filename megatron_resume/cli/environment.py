@@ -1,0 +1,112 @@
+"""What is installed here, found without importing any of it, so that `doctor` works where imports fail."""
+
+import ast
+import importlib.machinery
+import importlib.metadata
+import platform
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_NUMBER = re.compile(r"^(MAJOR|MINOR|PATCH)\s*=\s*(\d+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """One machine and one command line; versions are None where a thing is absent."""
+
+    python: str
+    torch: str | None = None
+    megatron_core: str | None = None
+    megatron_path: str | None = None  # the folder that `import megatron` takes
+    megatron_training: bool = False
+    transformer_engine: str | None = None
+    apex_path: str | None = None
+    apex_is_nvidias: bool = False  # another project has the name in the package registry
+    nvidia_resiliency_ext: str | None = None
+    script: str | None = None
+    script_is_guarded: bool = True  # `if __name__ == "__main__"`; True where there is no script
+    arguments: tuple[str, ...] = ()
+
+    def has(self, flag: str) -> bool:
+        """Whether `flag` is among the arguments, as `--flag`, `--flag value` or `--flag=value`."""
+        return any(argument.split("=", 1)[0] == flag for argument in self.arguments)
+
+    def value(self, flag: str, default: str) -> str:
+        """The value of `flag`, the last one if it is repeated, as argparse reads it."""
+        value = default
+        for argument, following in zip(self.arguments, [*self.arguments[1:], ""], strict=True):
+            if argument == flag:
+                value = following
+            elif argument.startswith(flag + "="):
+                value = argument.partition("=")[2]
+        return value
+
+
+def numbers(version: str | None) -> tuple[int, int]:
+    """Major and minor of `version`; (0, 0) of none and of one that starts otherwise."""
+    match = re.match(r"(\d+)\.(\d+)", version or "")
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def look(command: Sequence[str] = ()) -> Environment:
+    """What `command` ([SCRIPT, ARGS...], may be empty) would find if it were started here."""
+    script = Path(command[0]) if command else None
+    path = [str(script.resolve().parent), *sys.path[1:]] if script else sys.path
+    megatron, apex = _find("megatron", path), _find("apex", path)
+    return Environment(
+        python=platform.python_version(),
+        torch=_distribution("torch"),
+        megatron_core=_megatron_version(megatron) or (_distribution("megatron-core") if megatron else None),
+        megatron_path=str(megatron) if megatron else None,
+        megatron_training=megatron is not None and (megatron / "training").is_dir(),
+        transformer_engine=_distribution("transformer-engine"),
+        apex_path=str(apex) if apex else None,
+        apex_is_nvidias=apex is not None and (apex / "optimizers").is_dir(),
+        nvidia_resiliency_ext=_distribution("nvidia-resiliency-ext"),
+        script=str(script) if script else None,
+        script_is_guarded=script is None or _is_guarded(script),
+        arguments=tuple(command[1:]),
+    )
+
+
+def _distribution(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _find(package: str, path: Sequence[str]) -> Path | None:
+    """The folder that `import package` takes first; for a namespace package the one with `core` in it."""
+    spec = importlib.machinery.PathFinder.find_spec(package, list(path))
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    if spec and spec.origin and not folders:
+        return Path(spec.origin)
+    return next((folder for folder in folders if (folder / "core").is_dir()), folders[0] if folders else None)
+
+
+def _megatron_version(megatron: Path | None) -> str | None:
+    """The version that the sources of Megatron state; a checkout has no package metadata."""
+    try:
+        text = (megatron / "core" / "package_info.py").read_text() if megatron else ""
+    except OSError:
+        return None
+    found = dict(_NUMBER.findall(text))
+    return ".".join(found[part] for part in ("MAJOR", "MINOR", "PATCH")) if len(found) == 3 else None
+
+
+def _is_guarded(script: Path) -> bool:
+    """Whether a spawned helper may import `script`: it tests `__name__`, or its top level calls nothing."""
+    try:
+        body = ast.parse(script.read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return True  # another error will name it
+    tests = [node for statement in body if isinstance(statement, ast.If) for node in ast.walk(statement.test)]
+    if any(isinstance(node, ast.Name) and node.id == "__name__" for node in tests):
+        return True
+    return not any(
+        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) for statement in body
+    )
