@@ -37,7 +37,7 @@ class Environment:
     def value(self, flag: str, default: str) -> str:
         """The value of `flag`, the last one if it is repeated, as argparse reads it."""
         value = default
-        for argument, following in zip(self.arguments, [*self.arguments[1:], ""], strict=True):
+        for argument, following in zip(self.arguments, (*self.arguments[1:], ""), strict=False):
             if argument == flag:
                 value = following
             elif argument.startswith(flag + "="):
@@ -59,7 +59,7 @@ def look(command: Sequence[str] = ()) -> Environment:
     return Environment(
         python=platform.python_version(),
         torch=_distribution("torch"),
-        megatron_core=_megatron_version(megatron) or (_distribution("megatron-core") if megatron else None),
+        megatron_core=_megatron_version(megatron),
         megatron_path=str(megatron) if megatron else None,
         megatron_training=megatron is not None and (megatron / "training").is_dir(),
         transformer_engine=_distribution("transformer-engine"),
@@ -89,13 +89,15 @@ def _find(package: str, path: Sequence[str]) -> Path | None:
 
 
 def _megatron_version(megatron: Path | None) -> str | None:
-    """The version that the sources of Megatron state; a checkout has no package metadata."""
-    try:
-        text = (megatron / "core" / "package_info.py").read_text() if megatron else ""
-    except OSError:
+    """The version that the sources in `megatron` state, since a checkout has no package metadata."""
+    if megatron is None or not (megatron / "core").is_dir():
         return None
-    found = dict(_NUMBER.findall(text))
-    return ".".join(found[part] for part in ("MAJOR", "MINOR", "PATCH")) if len(found) == 3 else None
+    try:
+        found = dict(_NUMBER.findall((megatron / "core" / "package_info.py").read_text()))
+    except OSError:
+        found = {}
+    parts = [found.get(part) for part in ("MAJOR", "MINOR", "PATCH")]
+    return ".".join(part for part in parts if part) or _distribution("megatron-core") or "unknown"
 
 
 def _is_guarded(script: Path) -> bool:

@@ -62,7 +62,7 @@ def old_nvrx(env: Environment) -> Trap | None:
         return None
     breaks_import = core >= (0, 19)
     effect = "`import megatron.core` fails" if breaks_import else "--enable-ft-package fails"
-    found = f"nvidia-resiliency-ext {env.nvidia_resiliency_ext} beside megatron-core {env.megatron_core}: {effect}"
+    found = f"nvidia-resiliency-ext {env.nvidia_resiliency_ext} beside core {env.megatron_core}: {effect}"
     fix = "pip uninstall nvidia-resiliency-ext, and give ft_launcher an environment of its own"
     return Trap("old NVRx", breaks_import or env.has("--enable-ft-package"), found, fix)
 
@@ -108,7 +108,7 @@ def torch_dcp_without_fsdp2(env: Environment) -> Trap | None:
 def torchs_adam(env: Environment) -> Trap | None:
     if _has_fused_adam(env) or not env.megatron_core:
         return None
-    found = "neither Transformer Engine nor NVIDIA's apex is here: Megatron falls back to torch's Adam, with warnings"
+    found = "neither Transformer Engine nor NVIDIA's apex is here: Megatron falls back to torch's Adam"
     fix = 'on a GPU: pip install "megatron_resume[gpu]"; resume on machines of the same kind'
     return Trap("torch's Adam", False, found, fix)
 
