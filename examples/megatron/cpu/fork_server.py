@@ -1,0 +1,250 @@
+"""Run the example's jobs from one process that has imported torch and Megatron already.
+
+    python examples/megatron/cpu/fork_server.py < jobs.jsonl
+
+Imports cost a torchrun start most of its 15 seconds on two cores; forking the ranks of each job from
+here costs none. Jobs come as JSON lines on standard input and run one after the other:
+
+    {"name": "dp2", "num_ranks": 2, "argv": ["--num-episodes", "2"], "log": "dp2.log",
+     "env": {"VAR": "text", "UNSET": null}, "cwd": "/tmp", "timeout": 120, "script": "other.py"}
+
+`name`, `argv` and `log` are required. For each finished job one JSON line goes to standard output:
+
+    {"name": "dp2", "code": 0, "codes": [0, 0], "seconds": 3.1, "timed_out": false}
+
+`codes` holds each rank's exit code, negative for a signal; `code` is that of the rank that failed first,
+or 0. When one rank fails, the others are ended as a launcher would. The first line printed is
+{"ready": true}.
+"""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[2]
+if str(HERE.parent) not in sys.path:
+    sys.path.append(str(HERE.parent))
+
+from cpu import stand_in  # noqa: E402
+
+# Also in the helper processes that Megatron starts: they import this file again as __mp_main__.
+stand_in.install()
+
+import atexit  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import signal  # noqa: E402
+import socket  # noqa: E402
+import threading  # noqa: E402
+import time  # noqa: E402
+import traceback  # noqa: E402
+import uuid  # noqa: E402
+import warnings  # noqa: E402
+from dataclasses import dataclass, field  # noqa: E402
+from typing import Any  # noqa: E402
+
+TRAIN_RLHF = HERE.parent / "entry" / "train_rlhf.py"
+TERM_GRACE_S = 5.0
+POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of standard input."""
+
+    name: str
+    argv: list[str]
+    log: str
+    num_ranks: int = 2
+    env: dict[str, str | None] = field(default_factory=dict)
+    cwd: str | None = None
+    timeout: float = 120.0
+    script: str = str(TRAIN_RLHF)
+
+
+def serve() -> None:
+    """Import everything, then run jobs until standard input ends."""
+    _import_what_jobs_need()
+    _say({"ready": True})
+    for line in iter(sys.stdin.readline, ""):
+        if line.strip():
+            _say(_run(Job(**json.loads(line))))
+
+
+def _say(record: dict[str, Any]) -> None:
+    print(json.dumps(record), flush=True)
+
+
+def _import_what_jobs_need() -> None:
+    """Everything slow, but nothing of ours: jobs see the package and the example as they are on disk."""
+    warnings.filterwarnings("ignore")
+    import megatron.core.models.gpt.gpt_layer_specs
+    import megatron.core.tokenizers.text
+    import megatron.training.checkpointing
+    import megatron.training.training
+    import rich.progress
+    import torch.utils.tensorboard  # noqa: F401
+
+    from cpu import megatron_gaps
+
+    megatron_gaps.fill()
+
+
+def _run(job: Job) -> dict[str, Any]:
+    """Fork the job's leader, wait for it, and leave nothing of its session behind."""
+    started = time.monotonic()
+    reader, writer = os.pipe()
+    leader = os.fork()
+    if leader == 0:
+        os.close(reader)
+        _lead(job, writer)
+    os.close(writer)
+    timed_out = not _wait(leader, started + job.timeout)
+    # The leader is dead but not reaped, so its number still means this job's session alone.
+    _signal_group(leader, signal.SIGKILL)
+    os.waitpid(leader, 0)
+    with os.fdopen(reader) as pipe:
+        text = pipe.read()
+    result = json.loads(text) if text else {"code": -signal.SIGKILL, "codes": [-signal.SIGKILL] * job.num_ranks}
+    return {"name": job.name, **result, "seconds": round(time.monotonic() - started, 2), "timed_out": timed_out}
+
+
+def _wait(pid: int, deadline: float) -> bool:
+    """Whether `pid` ended before the deadline; after it, its whole group is killed."""
+    in_time = True
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        if in_time and time.monotonic() > deadline:
+            in_time = False
+            _signal_group(pid, signal.SIGKILL)
+        time.sleep(POLL_S)
+    return in_time
+
+
+def _signal_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        pass
+
+
+def _lead(job: Job, writer: int) -> None:
+    """Be the leader of the job's session: fork its ranks, wait, report their codes. Does not return."""
+    try:
+        os.setsid()
+        _redirect(job.log)
+        environment = {**_like_torchrun(job.num_ranks), **job.env}
+        for name, value in environment.items():
+            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+        if job.cwd:
+            os.chdir(job.cwd)
+        pids = [_fork_rank(job, rank) for rank in range(job.num_ranks)]
+        codes, first = _wait_for_ranks(pids)
+        os.write(writer, json.dumps({"code": first, "codes": codes}).encode())
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _redirect(log: str) -> None:
+    """Send what the job prints to its log, and give it no standard input."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
+def _like_torchrun(num_ranks: int) -> dict[str, str | None]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {
+        "WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks), "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": uuid.uuid4().hex, "TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_MAX_RESTARTS": "0",
+    }
+
+
+def _fork_rank(job: Job, rank: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
+    code = 1
+    try:
+        code = _run_script(job.script, job.argv)
+    finally:
+        _end_like_an_interpreter(code)
+
+
+def _run_script(script: str, argv: list[str]) -> int:
+    """Run `script` as the main program of this rank; its exit code."""
+    from cpu import megatron_gaps
+
+    megatron_gaps.fork_the_result_queue()
+    sys.argv = [script, *argv]
+    sys.path[0] = str(Path(script).parent)
+    try:
+        # Not runpy: sys.modules["__main__"] stays this file, so that helper processes import it and
+        # not the job's whole script.
+        code = compile(Path(script).read_text(), script, "exec")
+        exec(code, {"__name__": "__main__", "__file__": script, "__builtins__": __builtins__})
+    except SystemExit as error:
+        return _exit_code(error.code)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _exit_code(code: object) -> int:
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _end_like_an_interpreter(code: int) -> None:
+    """Join threads and run atexit handlers, which commit pending checkpoints, then leave."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+        code = code or 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _wait_for_ranks(pids: list[int]) -> tuple[list[int], int]:
+    """Each rank's code, and that of the first that failed; one failure ends the other ranks."""
+    codes: dict[int, int] = {}
+    first, kill_at = 0, float("inf")
+    while len(codes) < len(pids):
+        for pid in set(pids) - codes.keys():
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if not ended:
+                continue
+            codes[pid] = os.waitstatus_to_exitcode(status)
+            if codes[pid] and not first:
+                first, kill_at = codes[pid], time.monotonic() + TERM_GRACE_S
+                _signal_all(set(pids) - codes.keys(), signal.SIGTERM)
+        if time.monotonic() > kill_at:
+            _signal_all(set(pids) - codes.keys(), signal.SIGKILL)
+        time.sleep(POLL_S)
+    return [codes[pid] for pid in pids], first
+
+
+def _signal_all(pids: set[int], number: int) -> None:
+    for pid in pids:
+        os.kill(pid, number)
+
+
+if __name__ == "__main__":
+    serve()

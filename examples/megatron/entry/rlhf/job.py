@@ -1,0 +1,106 @@
+"""The training loop: roll out an episode, train on it, save, until the last one."""
+
+import argparse
+from pathlib import Path
+
+import megatron_resume
+import torch
+from megatron.training.async_utils import maybe_finalize_async_save
+from megatron.training.checkpointing import save_checkpoint
+from megatron.training.training import preprocess_common_state_dict
+
+from . import trace
+from .experience import Experience, minibatches
+from .final_state import write_final_state
+from .ppo import AdaptiveKLController
+from .prompts import PromptError, Prompts, read_prompts
+from .report import Report
+from .roles import TRAINED, RoleModel, arguments_of
+from .rollout import roll_out
+from .start import load_models, start_megatron
+from .tokens import Tokens, build_tokens
+from .update import train_policy, train_value
+
+
+class Job:
+    """Everything that the loop uses; the state that a resume brings back is in models and controller."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.prompts: Prompts = read_prompts(args.prompt_file, args.prompt_key)
+        self.tokens: Tokens = build_tokens()
+        self.models: dict[str, RoleModel] = load_models(args)
+        self.controller = AdaptiveKLController(args.init_kl_coef, args.kl_target, args.kl_horizon)
+        megatron_resume.track("kl_controller", self.controller)
+        self.trace_file = Path(args.trace_file or Path(args.output) / "trace.jsonl")
+
+    def run(self) -> None:
+        """Train from the next episode to the last."""
+        with Report(self.args.train_iters, self.args.num_episodes) as report:
+            while (episode := megatron_resume.progress().episode) < self.args.num_episodes:
+                self._episode(episode, report)
+        self._finish_saves(wait=True)
+
+    def _episode(self, episode: int, report: Report) -> None:
+        experience = roll_out(
+            self.models, self.prompts, self.tokens, self.args,
+            first_position=megatron_resume.progress().consumed_samples, kl_coef=self.controller.coefficient,
+        )
+        for minibatch in minibatches(experience, self.args.global_batch_size, self.args.ppo_epochs):
+            done = self._iteration(episode, minibatch)
+            report.show(done, self.controller.coefficient)
+        self.controller.update(experience.kl.mean().item(), len(experience))
+        megatron_resume.advance(samples=len(experience))
+        self._save_if_due(episode + 1)
+
+    def _iteration(self, episode: int, minibatch: Experience) -> trace.Iteration:
+        policy, value = self.models["policy"], self.models["value"]
+        lr = policy.optimizer.param_groups[0]["lr"]
+        done = trace.Iteration(
+            attempt=megatron_resume.progress().attempt,
+            episode=episode,
+            iteration=policy.args.iteration + 1,
+            prompt_ids=minibatch.positions.tolist(),
+            tokens_sha256=trace.tokens_digest(minibatch),
+            reward=minibatch.score.mean().item(),
+            policy_loss=train_policy(policy, minibatch),
+            value_loss=train_value(value, minibatch),
+            kl=minibatch.kl.mean().item(),
+            lr=float(lr),
+        )
+        if torch.distributed.get_rank() == 0:
+            trace.append(self.trace_file, done)
+        self._finish_saves(wait=False)
+        return done
+
+    def _save_if_due(self, episodes_done: int) -> None:
+        last = episodes_done == self.args.num_episodes
+        if episodes_done % self.args.save_episode_interval and not last:
+            return
+        for role in TRAINED:
+            built = self.models[role]
+            with arguments_of(built.args):
+                save_checkpoint(
+                    built.args.iteration, built.model, built.optimizer, built.scheduler,
+                    num_floating_point_operations_so_far=0,
+                    preprocess_common_state_dict_fn=preprocess_common_state_dict,
+                )
+
+    def _finish_saves(self, *, wait: bool) -> None:
+        if self.args.async_save:
+            maybe_finalize_async_save(blocking=wait, terminate=wait)
+
+
+def main() -> int:
+    """Run the job; the exit status of the process."""
+    args = start_megatron()
+    try:
+        job = Job(args)
+    except PromptError as error:
+        raise SystemExit(f"train_rlhf: {error}") from error
+    job.run()
+    if args.final_state_file:
+        write_final_state(args.final_state_file, args, job.models)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+    return 0

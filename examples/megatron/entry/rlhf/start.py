@@ -1,0 +1,38 @@
+"""Start Megatron and load the four models, in the order that resuming needs."""
+
+import argparse
+from typing import Any
+
+import megatron.core.datasets.utils
+from megatron.training import arguments, get_args, initialize
+
+from .options import add_options, megatron_defaults
+from .roles import FROZEN, TRAINED, RoleModel, build_and_load
+from .seed_checkpoints import make_absent_checkpoints, seed_everything
+
+
+def start_megatron() -> argparse.Namespace:
+    """Parse and check the command line, initialise Megatron, return its arguments."""
+    # The index builder of Megatron's datasets, which the example does not use. Megatron would run
+    # `make` for it at each start, and the wheels have no Makefile.
+    megatron.core.datasets.utils.compile_helpers = lambda: None
+    given: dict[str, Any] = {"extra_args_provider": add_options, "args_defaults": megatron_defaults()}
+    if hasattr(arguments, "parse_and_validate_args"):
+        arguments.parse_and_validate_args(**given)
+        initialize.initialize_megatron()
+    else:  # up to 0.17
+        initialize.initialize_megatron(**given)
+    return get_args()
+
+
+def load_models(base: argparse.Namespace) -> dict[str, RoleModel]:
+    """Build and load all four roles. Every rank calls this.
+
+    The trained ones come last: a resumed start restores the random generators after each of their
+    loads, and nothing may draw from them between the last one and training.
+    """
+    if base.make_checkpoints:
+        make_absent_checkpoints(base)
+    # Making those checkpoints drew random numbers; the run must not depend on who made them.
+    seed_everything(base.seed)
+    return {role: build_and_load(base, role) for role in (*FROZEN, *TRAINED)}
