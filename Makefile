@@ -1,0 +1,38 @@
+# `make demo` and `make test` are all the set-up a fresh machine needs.
+PYTHON ?=
+PY := .venv/bin/python
+STAMP := .venv/.installed
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-all check bench golden
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
+
+# The stamp is written last, so an interrupted installation is taken up again.
+$(STAMP): setup.py constraints.txt tools/venv.sh
+	@PYTHON="$(PYTHON)" tools/venv.sh
+	@touch $@
+
+demo: $(STAMP)  ## train a tiny RLHF run, kill it twice, and prove that nothing differs (3 minutes)
+	$(PY) examples/megatron/demo.py
+
+test: $(STAMP)  ## the tests
+	$(PY) -m pytest -m "not slow"
+
+test-all: $(STAMP)  ## the tests, and those that train for minutes
+	$(PY) -m pytest
+
+check: $(STAMP)  ## lint, format, types, and which module may import which
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict -p megatron_resume
+	$(PY) -m pytest -q tests/test_layers.py
+
+bench: $(STAMP)  ## measure what is promised, into benchmarks/results.json
+	$(PY) benchmarks/run.py
+
+golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files; the diff is for review
+	@if [ -f tests/formats/make_v1.py ]; then $(PY) tests/formats/make_v1.py; \
+	else echo "make: nothing is rendered or stored yet"; fi

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Make .venv with everything that the demo and the tests need, or finish one that was interrupted.
+# `make` calls this and leaves a stamp when it succeeded. PYTHON=... names an interpreter to use.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+is_312() { "$@" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' >/dev/null 2>&1; }
+
+# A pyenv shim may be on PATH with no version behind it, so each candidate is asked.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} python3.12 python3 python "$HOME"/.pyenv/versions/3.12*/bin/python; do
+        if is_312 "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    if command -v uv >/dev/null && candidate=$(uv python find 3.12 2>/dev/null) && is_312 "$candidate"; then
+        echo "$candidate"
+    fi
+}
+
+if ! is_312 .venv/bin/python -m pip --version; then
+    python=$(find_python)
+    if [ -n "$python" ]; then
+        echo "make: creating .venv with $("$python" --version) ($python)"
+        "$python" -m venv --clear .venv
+    elif command -v uv >/dev/null; then
+        echo "make: creating .venv with Python 3.12, which uv downloads"
+        uv venv --quiet --clear --seed --python 3.12 .venv
+    else
+        echo "make: no Python 3.12 was found (tried python3.12, python3, python, pyenv and uv)." >&2
+        echo "make: install one (for example: pyenv install 3.12), or type: make PYTHON=/path/to/python3.12" >&2
+        exit 78
+    fi
+fi
+
+free_gb=$(($(df -Pk . | awk 'NR == 2 {print $4}') / 1048576))
+if [ "$free_gb" -lt 7 ] && ! [ -d .venv/lib/python3.12/site-packages/torch ]; then
+    echo "make: $free_gb GB are free here; .venv needs 5.3 GB, and 7 GB while it is made. Free some space." >&2
+    exit 78
+fi
+
+echo "make: installing torch, Megatron and the tools into .venv (5.3 GB, about 4 minutes, once)"
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+# `compat` adds one line to the import path; the default hook costs every process 20 ms.
+if ! .venv/bin/python -m pip install --progress-bar off --quiet -c constraints.txt \
+    --config-settings editable_mode=compat -e ".[megatron,dev]"; then
+    echo "make: the installation failed, see above; type the same command to go on from here" >&2
+    exit 1
+fi
+echo "make: .venv is complete"
