@@ -1,0 +1,137 @@
+"""`doctor [SCRIPT ARGS...]`: what is installed, which hooks hold here, and what is known to go wrong."""
+
+import contextlib
+import importlib
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from megatron_resume.errors import ConfigError, UnsupportedMegatron
+from megatron_resume.hooks import Hook
+
+from .environment import Environment, look
+from .traps import Trap, traps
+
+
+@dataclass(frozen=True)
+class HookReport:
+    """Whether one hook can be installed on the Megatron found here."""
+
+    name: str
+    installable: bool
+    remark: str  # why not, or that this version has no need of it
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that `doctor` has to say."""
+
+    environment: Environment
+    hooks: list[HookReport]
+    traps: list[Trap]
+
+    @property
+    def blocked(self) -> bool:
+        """Whether something makes Megatron, or our hooks on it, unusable here."""
+        return any(trap.blocks for trap in self.traps) or not all(hook.installable for hook in self.hooks)
+
+
+def doctor(
+    command: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SCRIPT ARGS...]", help="Your training command; its arguments are examined too."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """List versions, hooks and known traps on this machine; exit 78 if something makes Megatron unusable."""
+    report = examine(command or [])
+    if as_json:
+        print(msgspec.json.encode({**asdict(report), "blocked": report.blocked}).decode())
+    else:
+        _print(report)
+    if report.blocked:
+        raise typer.Exit(ConfigError.exit_code)
+
+
+def register(app: typer.Typer) -> None:
+    # Everything after SCRIPT is its own, so that `doctor train.py --json` examines --json.
+    app.command(context_settings={"allow_interspersed_args": False})(doctor)
+
+
+def examine(command: list[str]) -> Report:
+    """Look at this machine as `command` would find it. Imports Megatron, where nothing blocks that."""
+    environment = look(command)
+    found = traps(environment)
+    if not environment.torch or not environment.megatron_training:
+        return Report(environment, [], found)
+    if command:
+        sys.path[0] = str(Path(command[0]).resolve().parent)  # a checkout beside the script is the job's
+    print("importing Megatron to examine it; this takes some seconds", file=sys.stderr, flush=True)
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():  # importing Megatron prints
+        warnings.simplefilter("ignore")  # what its warnings say, the traps say
+        return Report(environment, _examine_hooks(), found)
+
+
+def _examine_hooks() -> list[HookReport]:
+    try:
+        from megatron_resume.adapter.versions import HOOKS  # needs torch
+    except Exception as error:  # a torch that does not import is a finding
+        return [HookReport("torch", False, f"import fails: {type(error).__name__}: {error}")]
+    return [_examine_hook(hook) for hook in HOOKS]
+
+
+def _examine_hook(hook: Hook) -> HookReport:
+    try:
+        if hook.find(importlib.import_module(hook.module)) is None:
+            return HookReport(hook.name, True, "not in this version, which does without")
+    except UnsupportedMegatron as error:
+        return HookReport(hook.name, False, str(error))
+    except Exception as error:  # whatever Megatron raises on import is the finding
+        if hook.optional and isinstance(error, ModuleNotFoundError) and error.name == hook.module:
+            return HookReport(hook.name, True, "not in this version, which does without")
+        return HookReport(hook.name, False, f"import {hook.module} fails: {type(error).__name__}: {error}")
+    return HookReport(hook.name, True, "")
+
+
+def _print(report: Report) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(_versions(report.environment))
+    if report.hooks:
+        table = Table("hook on Megatron", "", box=None, pad_edge=False)
+        for hook in report.hooks:
+            table.add_row(hook.name, "[green]ok[/]" if hook.installable else "[red]cannot be installed[/]")
+            if hook.remark:
+                table.add_row("", hook.remark)
+        console.print(table, "")
+    else:
+        console.print("The hooks were not examined, since torch or megatron.training is missing here.", "")
+    for trap in report.traps:
+        console.print("[red]blocks[/]  " if trap.blocks else "[yellow]note[/]    ", end="")
+        console.print(f"{trap.name}: {trap.found}\n        -> {trap.fix}", markup=False)
+    blocked = "[red]Megatron cannot be used here as it is.[/]"
+    console.print(blocked if report.blocked else "[green]Nothing blocks here.[/]")
+
+
+def _versions(environment: Environment) -> Table:
+    apex = "NVIDIA's" if environment.apex_is_nvidias else "another project" if environment.apex_path else None
+    table = Table("installed", "version", box=None, pad_edge=False)
+    for name, version in (
+        ("python", environment.python),
+        ("torch", environment.torch),
+        ("megatron-core", environment.megatron_core),
+        ("megatron.training", environment.megatron_path if environment.megatron_training else None),
+        ("transformer-engine", environment.transformer_engine),
+        ("apex", apex),
+        ("nvidia-resiliency-ext", environment.nvidia_resiliency_ext),
+    ):
+        table.add_row(name, version or "[dim]not here[/]")
+    return table
