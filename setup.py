@@ -27,7 +27,6 @@ setup(
         "pyyaml>=6.0",
         "rich>=13.0",
         "safetensors>=0.4",
-        "typer>=0.12",
     ],
     extras_require={
         "megatron": MEGATRON,

@@ -29,7 +29,6 @@ LAYER_OF = {part: number for number, layer in enumerate(LAYERS) for part in laye
 HOMES = {  # who may import what, at module level
     "torch": ("adapter", "watch"),
     "megatron": ("adapter",),
-    "typer": ("cli",),
     "rich": ("cli",),
 }
 LAZY = ("cli", "__init__")  # may import our own modules inside functions: the CLI runs without torch

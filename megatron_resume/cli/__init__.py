@@ -15,14 +15,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments[:1] == ["run"]:
-            from .run import run  # a rank pays for neither typer nor rich
+            from .run import run
 
             run(arguments[1:])
-        else:
-            from .app import app
+            return 0
+        from .app import parser
 
-            app(arguments, prog_name="megatron-resume")
+        args = parser().parse_args(arguments)
+        code: int = args.call(args)
+        return code
     except ResumeError as error:
         print(f"megatron-resume: {error}", file=sys.stderr, flush=True)
         return error.exit_code
-    return 0

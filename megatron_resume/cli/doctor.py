@@ -6,10 +6,8 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -43,28 +41,17 @@ class Report:
         return any(trap.blocks for trap in self.traps) or not all(hook.installable for hook in self.hooks)
 
 
-def doctor(
-    command: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[SCRIPT ARGS...]", help="Your training command; its arguments are examined too."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
-) -> None:
-    """List versions, hooks and known traps on this machine; exit 78 if something makes Megatron unusable."""
-    report = examine(command or [])
-    if as_json:
+def doctor(command: list[str], *, json: bool) -> int:
+    """List versions, hooks and known traps on this machine, as `command` ([SCRIPT, ARGS...]) would meet them.
+
+    Returns the exit code: 78 if something makes Megatron unusable.
+    """
+    report = examine(command)
+    if json:
         print(msgspec.json.encode({**asdict(report), "blocked": report.blocked}).decode())
     else:
         _print(report)
-    if report.blocked:
-        raise typer.Exit(ConfigError.exit_code)
-
-
-def register(app: typer.Typer) -> None:
-    # Everything after SCRIPT is its own, so that `doctor train.py --json` examines --json.
-    app.command(context_settings={"allow_interspersed_args": False})(doctor)
+    return ConfigError.exit_code if report.blocked else 0
 
 
 def examine(command: list[str]) -> Report:

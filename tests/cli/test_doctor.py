@@ -34,23 +34,11 @@ def here() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An import path with what the command line needs, and neither torch nor Megatron."""
+    """An import path with all that is installed here, but neither torch nor Megatron."""
     folder = tmp_path_factory.mktemp("site")
-    site = Path(pytest.__file__).parents[1]
-    for name in (
-        "typer",
-        "click",
-        "rich",
-        "msgspec",
-        "yaml",
-        "numpy",
-        "numpy.libs",
-        "pygments",
-        "markdown_it",
-    ):
-        (folder / name).symlink_to(site / name)
-    for name in ("mdurl", "shellingham", "annotated_doc", "typing_extensions.py", "safetensors"):
-        (folder / name).symlink_to(site / name)
+    for entry in Path(pytest.__file__).parents[1].iterdir():
+        if not entry.name.startswith(("torch", "megatron", "transformer_engine", "functorch")):
+            (folder / entry.name).symlink_to(entry)
     (folder / "megatron_resume").symlink_to(Path(megatron_resume.__file__).parent)
     return str(folder)
 

@@ -1,0 +1,43 @@
+"""The command line as a whole."""
+
+import subprocess
+import sys
+
+import pytest
+
+from megatron_resume.cli import main
+from megatron_resume.errors import DamagedError
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("run", "status", "doctor"))
+
+
+def test_no_command_is_a_usage_error_that_no_launcher_restarts(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
+
+
+def test_a_named_error_is_a_message_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def damaged(command: list[str], *, json: bool) -> int:
+        raise DamagedError("iter_0000040.a0001 holds other bytes than were committed")
+
+    monkeypatch.setattr("megatron_resume.cli.doctor.doctor", damaged)
+    assert main(["doctor"]) == 65
+    assert capsys.readouterr().err == (
+        "megatron-resume: iter_0000040.a0001 holds other bytes than were committed\n"
+    )
+
+
+def test_the_commands_are_known_without_importing_any_of_them() -> None:
+    program = "import sys; from megatron_resume.cli.app import parser; parser();"
+    program += "print(sorted({'rich', 'torch', 'msgspec', 'importlib.metadata'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
