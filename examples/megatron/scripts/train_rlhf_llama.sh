@@ -153,9 +153,10 @@ size_flags() {
     if [[ "$1" == tiny ]]; then
         flags+=(
             --make-checkpoints --tokenizer-type NullTokenizer --vocab-size 256
-            --seq-length 48 --max-position-embeddings 48 --response-length 12
+            --seq-length 48 --max-position-embeddings 48 --response-length 8
             --micro-batch-size 8 --global-batch-size 32 --samples-per-episode 64 --rollout-batch-size 64
-            --lr 3e-3 --min-lr 3e-4 --lr-decay-style cosine --clip-grad 1.0 --weight-decay 0.01 --init-method-std 0.02
+            --lr 1e-2 --min-lr 1e-3 --value-lr 3e-3 --lr-decay-style cosine --clip-grad 1.0 --weight-decay 0.01
+            --gae-lambda 0.8 --init-kl-coef 0.02 --kl-target 6
             --transformer-impl local --no-gradient-accumulation-fusion --no-masked-softmax-fusion
             --no-bias-gelu-fusion --no-bias-dropout-fusion --no-bias-swiglu-fusion --no-rope-fusion
             --no-persist-layer-norm
