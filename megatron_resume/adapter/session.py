@@ -66,7 +66,7 @@ class Session:
     tracked: Tracked = field(default_factory=Tracked)
     arrays: Arrays = field(default_factory=dict)  # of the resume point
     saves: int = 0  # calls of save_checkpoint
-    steps: int = 0  # calls of train_step
+    steps: dict[str | None, int] = field(default_factory=dict)  # role -> its calls of train_step
 
     @property
     def resumes(self) -> Resume | None:

@@ -30,9 +30,10 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
             _check_resumed(current, role)
         crash_point("train_step", role)
         result = original(*args, **kwargs)
-        current.steps += 1
+        current.steps[role] = current.steps.get(role, 0) + 1
         current.steps_in_episode += 1
-        if not current.saves and current.steps >= 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE):
+        patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
+        if not current.saves and current.steps[role] >= patience:
             warn_of_no_save()
         return result
 
@@ -57,7 +58,8 @@ def warn_of_no_save() -> None:
         return
     _warned = True
     logger.warning("%d train steps and not one call of Megatron's save_checkpoint: nothing in %s can be resumed. "
-                   "Save with --save-interval, or call save_checkpoint", current.steps, current.root)  # fmt: skip
+                   "Save with --save-interval, or call save_checkpoint", max(current.steps.values()),
+                   current.root)  # fmt: skip
 
 
 def forget() -> None:
