@@ -73,7 +73,9 @@ def swap(function: types.FunctionType, wrap: Callable[[AnyFunction], AnyFunction
     """Make `function` call `wrap(original)`, keeping its identity; returns what undoes it."""
     name = f"__megatron_resume_{function.__name__}__"
     before = (function.__code__, function.__defaults__, function.__kwdefaults__)
-    original = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
+    original = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__
+    )
     original.__kwdefaults__ = function.__kwdefaults__
     original.__qualname__, original.__module__ = function.__qualname__, function.__module__
     original.__doc__, original.__annotations__ = function.__doc__, function.__annotations__

@@ -27,8 +27,7 @@ def canonical(name: str) -> str:
     role = ALIASES.get(name, name)
     if role not in ROLES:
         raise ConfigError(
-            f"{name!r} is not a role; use one of {', '.join(ROLES)} "
-            f"(also understood: {', '.join(ALIASES)})"
+            f"{name!r} is not a role; use one of {', '.join(ROLES)} (also understood: {', '.join(ALIASES)})"
         )
     return role
 

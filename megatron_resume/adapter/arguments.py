@@ -31,7 +31,8 @@ def wrap_parse_args(original: AnyFunction) -> AnyFunction:
             ours, _ = add_flags(argparse.ArgumentParser(add_help=False, allow_abbrev=False)).parse_known_args(
                 sys.argv[1:]
             )
-            vars(args).update(vars(ours))
+            for name, value in vars(ours).items():
+                setattr(args, name, value)
         return args
 
     return parse_args
@@ -138,6 +139,6 @@ def _check_unchanged(current: Session, resume: Resume, args: Any) -> None:
     if changed:
         name, (wanted, found) = next(iter(changed.items()))
         raise ConfigError(
-            f"{role} continues from {resume.point.name}, which needs {name} = {wanted!r}, but after validation it is "
-            f"{found!r}; drop the option that sets it"
+            f"{role} continues from {resume.point.name}, which needs {name} = {wanted!r}, but "
+            f"after validation it is {found!r}; drop the option that sets it"
         )

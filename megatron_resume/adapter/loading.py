@@ -1,4 +1,4 @@
-"""The hook on Megatron's loads: the arguments still hold, the files are those saved, what came back is audited."""
+"""The hook on Megatron's loads: arguments still hold, files are as saved, what came back is audited."""
 
 import inspect
 import logging
@@ -75,15 +75,17 @@ def _load(current: Session, resume: Resume, role: str, args: Any, load: Any) -> 
     if changed:
         name, (wanted, found) = next(iter(changed.items()))
         raise ConfigError(
-            f"{role} continues from {resume.point.name}, which needs args.{name} = {wanted!r}, but it is {found!r} "
-            "now; remove the code that changes it after role_args() or argument parsing"
+            f"{role} continues from {resume.point.name}, which needs args.{name} = {wanted!r}, "
+            f"but it is {found!r} now; remove the code that changes it after role_args() or argument parsing"
         )
     _check_files(resume, role)
     try:
         result = load()
     except SystemExit as end:
         if end.code in (None, 0):  # Megatron's bare sys.exit(), which a launcher takes for success
-            raise DamagedError(f"Megatron gave up loading {role} from {args.load}; its reason stands above") from end
+            raise DamagedError(
+                f"Megatron gave up loading {role} from {args.load}; its reason stands above"
+            ) from end
         raise
     _check_files(resume, role)
     _audit(resume, role, args, result)
@@ -105,7 +107,10 @@ def _check_files(resume: Resume, role: str) -> None:
 def _audit(resume: Resume, role: str, args: Any, result: Any) -> None:
     """Compare what Megatron loaded with what the receipt says was saved."""
     receipt = resume.point.receipts[role]
-    found = {"iteration": result[0], "consumed_train_samples": int(getattr(args, "consumed_train_samples", 0))}
+    found = {
+        "iteration": result[0],
+        "consumed_train_samples": int(getattr(args, "consumed_train_samples", 0)),
+    }
     saved = {"iteration": receipt.iteration, "consumed_train_samples": receipt.consumed_train_samples}
     if found != saved:
         raise DamagedError(f"{role} was saved with {saved}, but Megatron loaded {found} from {args.load}")
@@ -128,5 +133,9 @@ def _restore_rng(current: Session) -> None:
     if states is not None:
         rng.restore(states)
     elif ranks.rank() == 0:
-        logger.warning("the run had %s, now it has %s: random numbers continue as Megatron restores them, not "
-                       "exactly as they stopped", data.rng.layout, rng.layout())  # fmt: skip
+        logger.warning(
+            "the run had %s, now it has %s: random numbers continue as Megatron restores them, not "
+            "exactly as they stopped",
+            data.rng.layout,
+            rng.layout(),
+        )

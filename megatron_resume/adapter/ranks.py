@@ -15,7 +15,7 @@ def rank() -> int:
 
 def connected() -> bool:
     """Whether torch.distributed is up and there is more than one rank."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return bool(dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
 
 
 def barrier() -> None:
@@ -25,7 +25,11 @@ def barrier() -> None:
 
 def device() -> torch.device:
     """Where tensors must lie for the default process group."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if dist.get_backend() == "nccl"
+        else torch.device("cpu")
+    )
 
 
 def from_rank_0(numbers: list[int]) -> list[int]:

@@ -115,8 +115,12 @@ def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
 def warn_of_unfinished() -> None:
     """At exit: name asynchronous saves that nobody finalized."""
     for save in _saves.in_flight:
-        logger.warning("%s of iteration %d is not committed: its asynchronous save was never finalized; call "
-                       "maybe_finalize_async_save(blocking=True) before leaving", save.role, save.iteration)  # fmt: skip
+        logger.warning(
+            "%s of iteration %d is not committed: its asynchronous save was never finalized; call "
+            "maybe_finalize_async_save(blocking=True) before leaving",
+            save.role,
+            save.iteration,
+        )
 
 
 def _megatron_args() -> Any:
@@ -138,14 +142,15 @@ def _returned(save: Save) -> None:
 
 
 def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | None:
-    """Capture this save; None when it gets no receipt, `returned` already set when it is not to be repeated."""
+    """Capture this save; None when it gets no receipt, already `returned` when it is not to be repeated."""
     role = session.role_of(args, current.config)
     if role in FROZEN or _is_not_a_resume_point(args, called_with):
         return None
     if role not in current.config.trained_roles:
         raise ConfigError(
             "save_checkpoint was called and get_args() names no role; before it, call set_args() with what "
-            f"megatron_resume.role_args(role, args) gave (trained roles: {', '.join(current.config.trained_roles)})"
+            "megatron_resume.role_args(role, args) gave (trained roles: "
+            f"{', '.join(current.config.trained_roles)})"
         )
     assert role is not None
     current.agree()
@@ -183,9 +188,13 @@ def _in_mid_episode_without_experience(current: Session, role: str, iteration: i
     if not current.counts_episodes or current.steps_in_episode == 0 or current.tracked.experience:
         return False
     if ranks.rank() == 0:
-        logger.warning("%s of iteration %d will not be committed: episode %d is not done and its experience is not "
-                       "tracked; save after advance(), or track(name, experience, experience=True)",
-                       role, iteration, current.episode)  # fmt: skip
+        logger.warning(
+            "%s of iteration %d will not be committed: episode %d is not done and its experience is not "
+            "tracked; save after advance(), or track(name, experience, experience=True)",
+            role,
+            iteration,
+            current.episode,
+        )
     return True
 
 
@@ -216,8 +225,12 @@ def clear_fresh(current: Session, role: str, *, beyond: int) -> None:
     moved = leftovers.move_away(save, attempt=current.attempt, beyond=beyond, only=ours)
     if moved:
         leftovers.retire_tracker(save, attempt=current.attempt)
-        logger.info("%s: moved iterations %s of earlier attempts to %s", role, ", ".join(map(str, moved)),
-                    leftovers.abandoned(save, current.attempt))  # fmt: skip
+        logger.info(
+            "%s: moved iterations %s of earlier attempts to %s",
+            role,
+            ", ".join(map(str, moved)),
+            leftovers.abandoned(save, current.attempt),
+        )
 
 
 def _capture(current: Session, role: str, iteration: int, args: Any) -> FinishedSave | None:

@@ -99,8 +99,8 @@ class Session:
         for other, taken in self.save_folders.items():
             if other != role and taken == folder:
                 raise ConfigError(
-                    f"{role} and {other} both save to {folder}, where one would overwrite the other; give each "
-                    "its own --save"
+                    f"{role} and {other} both save to {folder}, where one would "
+                    "overwrite the other; give each its own --save"
                 )
         self.save_folders[role] = folder
 
@@ -206,5 +206,7 @@ def _check_saves_everything(args: Any) -> None:
     for option, lost in (("no_save_optim", "optimizer and scheduler"), ("no_save_rng", "random states")):
         if getattr(args, option, None):
             flag = "--" + option.replace("_", "-")
-            raise ConfigError(f"with {flag} the {lost} are not saved, and a resumed run would differ; leave {flag} "
-                              "out, or leave out --data-checkpoint-path")  # fmt: skip
+            raise ConfigError(
+                f"with {flag} the {lost} are not saved, and a resumed run would differ; leave {flag} "
+                "out, or leave out --data-checkpoint-path"
+            )

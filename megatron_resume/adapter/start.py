@@ -25,7 +25,9 @@ _PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "megatron-r
 
 def decide(root: Path, config: ResumeConfig, launch: Launch) -> tuple[Folder, Outcome]:
     """What a start on `root` does now. Changes nothing on disk."""
-    request = Request(iteration=config.load_data_checkpoint_iteration, fresh=not config.enable_resume_training)
+    request = Request(
+        iteration=config.load_data_checkpoint_iteration, fresh=not config.enable_resume_training
+    )
     folder = read_folder(root)
     outcome = choose(folder, request, launch, lambda name: read_point(root, name, config.trained_roles))
     return folder, outcome
@@ -58,8 +60,8 @@ def open_attempt(root: Path, config: ResumeConfig) -> tuple[Fresh | Resume, Star
         number = attempts.take_number(root)
     except OSError as error:
         raise ConfigError(
-            f"data_checkpoint_path {str(root)!r} cannot be written: {error.strerror}; name a folder that every "
-            "node can read and write"
+            f"data_checkpoint_path {str(root)!r} cannot be written: {error.strerror}; "
+            "name a folder that every node can read and write"
         ) from error
     folder, outcome = decide(root, config, launch)  # again: what was committed until we had our number counts
     start = _start(number, accepted(outcome), folder, config, launch)
@@ -69,7 +71,9 @@ def open_attempt(root: Path, config: ResumeConfig) -> tuple[Fresh | Resume, Star
     return accepted(outcome), start
 
 
-def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeConfig, launch: Launch) -> Start:
+def _start(
+    number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeConfig, launch: Launch
+) -> Start:
     parent = outcome.point.name if isinstance(outcome, Resume) else None
     ancestry: tuple[int, ...] = ()
     if parent is not None:
@@ -106,8 +110,12 @@ def clear_save_folders(attempt: int, outcome: Resume) -> None:
     for role, directory in outcome.point.directories.items():
         moved = leftovers.move_away(directory, attempt=attempt, beyond=outcome.point.iteration)
         if moved:
-            logger.info("%s: moved iterations %s, left by an earlier attempt, to %s",
-                        role, ", ".join(map(str, moved)), leftovers.abandoned(directory, attempt))  # fmt: skip
+            logger.info(
+                "%s: moved iterations %s, left by an earlier attempt, to %s",
+                role,
+                ", ".join(map(str, moved)),
+                leftovers.abandoned(directory, attempt),
+            )
         leftovers.write_tracker(directory, outcome.point.iteration)
 
 
@@ -115,12 +123,21 @@ def announce(outcome: Fresh | Resume, attempt: int) -> None:
     """Say what this start does and why: one INFO line, and one for each newer point not used."""
     if isinstance(outcome, Resume):
         progress = outcome.point.data.progress
-        logger.info("attempt %d resumes from %s (next episode %d, %d samples consumed): %s",
-                    attempt, outcome.point.name, progress.episode, progress.consumed_samples,
-                    outcome.reason)  # fmt: skip
+        logger.info(
+            "attempt %d resumes from %s (next episode %d, %d samples consumed): %s",
+            attempt,
+            outcome.point.name,
+            progress.episode,
+            progress.consumed_samples,
+            outcome.reason,
+        )
     else:
-        logger.log(logging.WARNING if outcome.requested else logging.INFO,
-                   "attempt %d starts fresh: %s", attempt, outcome.reason)  # fmt: skip
+        logger.log(
+            logging.WARNING if outcome.requested else logging.INFO,
+            "attempt %d starts fresh: %s",
+            attempt,
+            outcome.reason,
+        )
     for passed in outcome.passed_over:
         logger.info("%s", passed)
 

@@ -29,11 +29,15 @@ class Tracked:
     def add(self, name: str, obj: Stateful, *, experience: bool) -> None:
         """Raises ConfigError for a name taken by another object, or for state that cannot be stored."""
         if not (hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict")):
-            raise ConfigError(f"track({name!r}, ...) got a {type(obj).__qualname__}, which has no state_dict and "
-                              "load_state_dict; give it both")  # fmt: skip
+            raise ConfigError(
+                f"track({name!r}, ...) got a {type(obj).__qualname__}, which has no state_dict and "
+                "load_state_dict; give it both"
+            )
         if self.objects.get(name, obj) is not obj:
             raise ConfigError(f"track({name!r}, ...) was called with another object before; use another name")
-        codec.pack(obj.state_dict(), f"tracked/{name}", {}, _to_array)  # before any work, not at the first save
+        codec.pack(
+            obj.state_dict(), f"tracked/{name}", {}, _to_array
+        )  # before any work, not at the first save
         self.objects[name] = obj
         if experience:
             self.experience.add(name)
@@ -41,7 +45,9 @@ class Tracked:
     def capture(self) -> tuple[dict[str, Any], Arrays]:
         """The state of all objects now, as JSON and arrays that training no longer changes."""
         arrays: Arrays = {}
-        states = {n: codec.pack(o.state_dict(), f"tracked/{n}", arrays, _to_array) for n, o in self.objects.items()}
+        states = {
+            n: codec.pack(o.state_dict(), f"tracked/{n}", arrays, _to_array) for n, o in self.objects.items()
+        }
         return states, arrays
 
     def load(self, name: str, states: dict[str, Any], arrays: Arrays, where: object) -> None:
@@ -52,8 +58,8 @@ class Tracked:
         """
         if name not in states:
             raise MismatchError(
-                f"{where} holds no state named {name!r} (it holds {', '.join(sorted(states)) or 'none'}); track it "
-                "under its old name, or start fresh with --no-enable-resume-training"
+                f"{where} holds no state named {name!r} (it holds {', '.join(sorted(states)) or 'none'}); "
+                "track it under its old name, or start fresh with --no-enable-resume-training"
             )
         self.objects[name].load_state_dict(codec.unpack(states[name], arrays, _to_tensor))
 
@@ -61,7 +67,9 @@ class Tracked:
 def _to_array(value: Any) -> tuple[np.ndarray[Any, Any], dict[str, Any]] | None:
     if not isinstance(value, torch.Tensor):
         return None
-    flat = value.detach().to("cpu", copy=True).contiguous().reshape(-1)  # bfloat16 and float8 are unknown to numpy
+    flat = (
+        value.detach().to("cpu", copy=True).contiguous().reshape(-1)
+    )  # bfloat16 and float8 are unknown to numpy
     meta = {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
     return flat.view(torch.uint8).numpy(), meta
 

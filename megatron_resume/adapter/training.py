@@ -44,9 +44,9 @@ def _check_resumed(current: Session, role: str | None) -> None:
     """Raises ConfigError when a trained role trains without having loaded its part of the point."""
     if current.resumes and role in current.config.trained_roles and role not in current.loaded:
         raise ConfigError(
-            f"{role} trains, but was never loaded from {current.resumes.point.name}: it would start from other "
-            "weights. Call Megatron's load_checkpoint (setup_model_and_optimizer does) with the arguments of "
-            f"role_args({role!r}, args)"
+            f"{role} trains, but was never loaded from {current.resumes.point.name}: it would start from "
+            "other weights. Call Megatron's load_checkpoint (setup_model_and_optimizer does) with the "
+            f"arguments of role_args({role!r}, args)"
         )
 
 
@@ -57,9 +57,12 @@ def warn_of_no_save() -> None:
     if current is None or not current.steps or current.saves or _warned or ranks.rank() != 0:
         return
     _warned = True
-    logger.warning("%d train steps and not one call of Megatron's save_checkpoint: nothing in %s can be resumed. "
-                   "Save with --save-interval, or call save_checkpoint", max(current.steps.values()),
-                   current.root)  # fmt: skip
+    logger.warning(
+        "%d train steps and not one call of Megatron's save_checkpoint: nothing in %s can be resumed. "
+        "Save with --save-interval, or call save_checkpoint",
+        max(current.steps.values()),
+        current.root,
+    )
 
 
 def forget() -> None:

@@ -11,7 +11,9 @@ HOOKS = (
         arguments.wrap_parse_args,
     ),
     Hook("megatron.training.arguments", "validate_args", ("args", "defaults"), arguments.wrap_validate),
-    Hook("megatron.training.yaml_arguments", "validate_yaml", ("args",), arguments.wrap_validate, optional=True),
+    Hook(
+        "megatron.training.yaml_arguments", "validate_yaml", ("args",), arguments.wrap_validate, optional=True
+    ),
     Hook(
         "megatron.training.checkpointing",
         "load_args_from_checkpoint",
@@ -21,7 +23,12 @@ HOOKS = (
     Hook("megatron.training.initialize", "initialize_megatron", (), arguments.wrap_initialize_megatron),
     Hook("megatron.training.checkpointing", "save_checkpoint", ("iteration",), saving.wrap_save_checkpoint),
     Hook("megatron.training.checkpointing", "load_checkpoint", (), loading.wrap_load_checkpoint),
-    Hook("megatron.training.async_utils", "schedule_async_save", ("async_request",), saving.wrap_schedule_async_save),
+    Hook(
+        "megatron.training.async_utils",
+        "schedule_async_save",
+        ("async_request",),
+        saving.wrap_schedule_async_save,
+    ),
     Hook(
         "megatron.training.async_utils",
         "maybe_finalize_async_save",

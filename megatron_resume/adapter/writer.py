@@ -62,7 +62,9 @@ class Writer:
             try:
                 self._write(save, since)
             except (OSError, DamagedError) as error:
-                logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, error)
+                logger.warning(
+                    "%s of %s is not committed: %s; the next save tries again", save.role, save.name, error
+                )
             except Exception:
                 logger.exception("%s of %s is not committed", save.role, save.name)
             finally:
@@ -77,13 +79,22 @@ class Writer:
             return  # the other roles are still to come
         differing = commit.differing_parts(point, self.roles)
         if differing:
-            logger.warning("%s is not committed: its parts are of different moments: %s; save all roles before the "
-                           "next advance()", save.name, "; ".join(differing))  # fmt: skip
+            logger.warning(
+                "%s is not committed: its parts are of different moments: %s; save all roles before the "
+                "next advance()",
+                save.name,
+                "; ".join(differing),
+            )
             return
         commit.commit(point, save.name, nonce=save.nonce, roles=self.roles)
-        logger.info("committed %s (%s; next episode %d, %d samples consumed) %.2f s after the save",
-                    save.name, ", ".join(self.roles), save.progress.episode, save.progress.consumed_samples,
-                    time.monotonic() - since)  # fmt: skip
+        logger.info(
+            "committed %s (%s; next episode %d, %d samples consumed) %.2f s after the save",
+            save.name,
+            ", ".join(self.roles),
+            save.progress.episode,
+            save.progress.consumed_samples,
+            time.monotonic() - since,
+        )
 
     def _receipt(self, save: FinishedSave) -> Receipt:
         return Receipt(

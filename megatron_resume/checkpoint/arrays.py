@@ -18,11 +18,12 @@ from ..errors import ConfigError, DamagedError
 Arrays = dict[str, np.ndarray[Any, Any]]
 TensorToArray = Callable[[Any], tuple[np.ndarray[Any, Any], dict[str, Any]] | None]
 ArrayToTensor = Callable[[np.ndarray[Any, Any], dict[str, Any]], Any]
-_DTYPES = frozenset("bool u1 u2 u4 u8 i1 i2 i4 i8 f2 f4 f8".split())
+_DTYPES = frozenset(["bool", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"])
 
 
 def dump(arrays: Arrays) -> bytes:
-    return st.save(arrays)
+    data: bytes = st.save(arrays)
+    return data
 
 
 def load(data: bytes, what: object) -> Arrays:
@@ -32,7 +33,8 @@ def load(data: bytes, what: object) -> Arrays:
         DamagedError: It is damaged.
     """
     try:
-        return st.load(data)
+        arrays: Arrays = st.load(data)
+        return arrays
     except Exception as error:  # safetensors raises its own, numpy's and KeyErrors on damage
         raise DamagedError(f"{what} is damaged: {error}") from error
 
@@ -46,7 +48,7 @@ def pack(value: Any, name: str, arrays: Arrays, tensor: TensorToArray) -> Any:
     Raises:
         ConfigError: A value is of a type that cannot be stored.
     """
-    if value is None or isinstance(value, bool | int | str) and type(value) in (bool, int, str):
+    if value is None or (isinstance(value, bool | int | str) and type(value) in (bool, int, str)):
         return value
     if type(value) is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
@@ -68,8 +70,9 @@ def pack(value: Any, name: str, arrays: Arrays, tensor: TensorToArray) -> Any:
         arrays[name], meta = as_array
         return {"$tensor": name, **meta}
     raise ConfigError(
-        f"{name} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be stored without pickle; "
-        "its state_dict() may hold None, bool, int, float, str, bytes, list, tuple, dict, numpy arrays and tensors"
+        f"{name} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be stored without "
+        "pickle; its state_dict() may hold None, bool, int, float, str, bytes, list, tuple, dict, numpy "
+        "arrays and tensors"
     )
 
 

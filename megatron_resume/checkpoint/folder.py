@@ -5,7 +5,17 @@ from pathlib import Path
 
 from ..errors import ConfigError, DamagedError
 from .attempts import attempt_numbers
-from .layout import COMMITTED, DATA, START, PointName, attempt_path, model_folder, parse_point, point_path, receipt_file
+from .layout import (
+    COMMITTED,
+    DATA,
+    START,
+    PointName,
+    attempt_path,
+    model_folder,
+    parse_point,
+    point_path,
+    receipt_file,
+)
 from .model_files import problem_with_files, sha256_of
 from .records import DataCheckpoint, Manifest, Receipt, Start, read
 
@@ -143,7 +153,8 @@ def _check_one_moment(
     path: Path, manifest: Manifest, receipts: dict[str, Receipt], data: DataCheckpoint
 ) -> None:
     name = PointName(manifest.iteration, manifest.attempt)
-    for file, record in [(DATA, data), *((receipt_file(role), r) for role, r in receipts.items())]:
+    records: dict[str, Receipt | DataCheckpoint] = {receipt_file(role): r for role, r in receipts.items()}
+    for file, record in {DATA: data, **records}.items():
         _check_identity(record, name, path / file)
         if record.nonce != manifest.nonce:
             raise DamagedError(f"{path / file} was written by another life of the job")

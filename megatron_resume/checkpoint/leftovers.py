@@ -30,9 +30,7 @@ def iterations_of_job(root: Path) -> set[int]:
         return set()
 
 
-def move_away(
-    save: Path, *, attempt: int, beyond: int, only: Container[int] | None = None
-) -> list[int]:
+def move_away(save: Path, *, attempt: int, beyond: int, only: Container[int] | None = None) -> list[int]:
     """Move model folders of iterations after `beyond` (of those, if given, in `only`) to `abandoned`.
 
     Returns the iterations that were moved. Otherwise shards of two attempts could mix in one folder.

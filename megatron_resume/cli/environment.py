@@ -1,6 +1,5 @@
 """What is installed here, found without importing any of it, so that `doctor` works where imports fail."""
 
-import ast
 import importlib.machinery
 import importlib.metadata
 import platform
@@ -9,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from .script import is_guarded
 
 _NUMBER = re.compile(r"^(MAJOR|MINOR|PATCH)\s*=\s*(\d+)", re.MULTILINE)
 
@@ -101,14 +102,7 @@ def _megatron_version(megatron: Path | None) -> str | None:
 
 
 def _is_guarded(script: Path) -> bool:
-    """Whether a spawned helper may import `script`: it tests `__name__`, or its top level calls nothing."""
     try:
-        body = ast.parse(script.read_bytes()).body
-    except (OSError, SyntaxError, ValueError, RecursionError):
+        return is_guarded(script.read_bytes())
+    except (OSError, ValueError):
         return True  # another error will name it
-    tests = [node for statement in body if isinstance(statement, ast.If) for node in ast.walk(statement.test)]
-    if any(isinstance(node, ast.Name) and node.id == "__name__" for node in tests):
-        return True
-    return not any(
-        isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call) for statement in body
-    )

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from megatron_resume.errors import ConfigError
 
+from .script import is_guarded, read
+
 USAGE = """\
 usage: megatron-resume run SCRIPT ARGS...
        torchrun TORCHRUN_ARGS... -m megatron_resume run SCRIPT ARGS...
@@ -30,25 +32,11 @@ def run(arguments: Sequence[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         found = f"found {arguments[0]!r} where SCRIPT is due" if arguments else "no SCRIPT given"
         raise ConfigError(f"{found}; type `megatron-resume run SCRIPT ARGS...`, with options after SCRIPT")
-    source = _source(arguments[0])
+    source = read(arguments[0])
     _become(list(arguments))
     import megatron_resume.auto  # noqa: F401  # installs the hooks
 
     _execute(source, os.path.abspath(arguments[0]))
-
-
-def _source(script: str) -> bytes:
-    path = Path(script)
-    try:
-        return path.read_bytes()
-    except IsADirectoryError:
-        needed = f"type the path of the Python file in it: `megatron-resume run {path / 'FILE.py'} ARGS...`"
-        raise ConfigError(f"{script} is a folder; {needed}") from None
-    except FileNotFoundError:
-        needed = f"type the path from here ({Path.cwd()}), or an absolute one"
-        raise ConfigError(f"the script {script} does not exist; {needed}") from None
-    except OSError as error:
-        raise ConfigError(f"the script {script} cannot be read ({error.strerror}); check its path") from None
 
 
 def _become(arguments: list[str]) -> None:
@@ -66,11 +54,13 @@ def _execute(source: bytes, path: str) -> None:
     """Execute the script as the module `__main__`, which stays the object that it is.
 
     Its namespace is the script's, since pickle, typing and inspect look up there what a script defines.
-    Its `__spec__` is ours, since helpers that Megatron spawns import by it once more (multiprocessing
-    prefers it to `__file__`), and ours is guarded where the script may not be.
+    Helper processes that Megatron spawns import `__main__` once more: by its `__spec__`, or else by its
+    `__file__`. A script with a guard is what they get, as from Python. One without would train in each
+    helper and hang the first save, so there they get ours.
     """
     main_module = sys.modules["__main__"]
     namespace = vars(main_module)
-    namespace["__spec__"] = importlib.util.find_spec("megatron_resume.__main__")
+    ours = importlib.util.find_spec("megatron_resume.__main__")
+    namespace["__spec__"] = None if is_guarded(source) else ours
     namespace |= {"__name__": "__main__", "__file__": path, "__package__": "", "__doc__": None}
     exec(compile(source, path, "exec", dont_inherit=True), namespace)

@@ -128,7 +128,10 @@ def unguarded_script(env: Environment) -> Trap | None:
     )
     found += "first torch_dist save hangs, because Megatron's spawned writer imports the script again"
     return Trap(
-        "unguarded script", False, found, "put the call under that line, or start by `megatron-resume run`"
+        "unguarded script",
+        False,
+        found,
+        "call its main function under that line, or start it by `megatron-resume run`",
     )
 
 

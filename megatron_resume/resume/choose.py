@@ -1,4 +1,4 @@
-"""Which of the three outcomes a start has: fresh, resume or refused. Pure: reads nothing but its arguments."""
+"""Which of the three outcomes a start has: fresh, resume or refused. Pure: reads its arguments only."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -155,10 +155,11 @@ def _rolled_back(iteration: int, line: list[PointName], search: _Search) -> Outc
 def _without_point(folder: Folder, start: Start | None, passed_over: tuple[PassedOver, ...]) -> Outcome:
     if not folder.committed and not folder.damaged_starts:
         return Fresh("nothing was committed yet", passed_over)
-    if start is not None and start.requested_fresh and not any(p.attempt == start.attempt for p in folder.committed):
+    committed = {point.attempt for point in folder.committed}
+    if start is not None and start.requested_fresh and start.attempt not in committed:
         return Refused(
-            f"attempt {start.attempt} was started fresh on purpose and committed nothing, while older attempts "
-            "did; start fresh again with --no-enable-resume-training, or go back with "
+            f"attempt {start.attempt} was started fresh on purpose and committed nothing, while older "
+            "attempts did; start fresh again with --no-enable-resume-training, or go back with "
             "--load-data-checkpoint-iteration",
             passed_over,
         )

@@ -1,0 +1,149 @@
+"""`status DIR`: the resume points of a job, its roles, and what a start would do now. Changes nothing."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from megatron_resume.checkpoint.folder import Folder, read_folder, read_point
+from megatron_resume.checkpoint.launch_key import launch_key
+from megatron_resume.checkpoint.layout import PointName, model_folder
+from megatron_resume.errors import ConfigError
+from megatron_resume.resume.choose import Fresh, Outcome, Request, Resume, choose, head, live_line
+from megatron_resume.roles import TRAINED
+
+SHOWN = 20  # points in the table; --json has all
+
+
+def status(directory: Path, *, json: bool) -> None:
+    """Print what lies in the data checkpoint folder `directory`, and the outcome of a start without requests.
+
+    Raises:
+        ConfigError: `directory` does not exist or cannot be read.
+    """
+    report = examine(directory)
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+    else:
+        _print(report)
+
+
+def examine(directory: Path) -> dict[str, Any]:
+    """The report as plain values, the same that `--json` prints."""
+    if not directory.is_dir():
+        raise ConfigError(f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path")
+    root = Path(os.path.abspath(directory))
+    folder = read_folder(root)
+    roles = _trained_roles(folder)
+    outcome = choose(folder, Request(), launch_key(os.environ), lambda name: read_point(root, name, roles))
+    return {
+        "directory": str(root),
+        "trained_roles": roles,
+        "outcome": type(outcome).__name__.lower(),
+        "reason": outcome.reason,
+        "point": _point(outcome.point.name) if isinstance(outcome, Resume) else None,
+        "roles": _roles(outcome),
+        "passed_over": [{**_point(p.point), "reason": p.reason} for p in outcome.passed_over],
+        "points": _points(folder, outcome),
+        "attempts": [
+            {
+                "attempt": number,
+                "outcome": start.outcome,
+                "parent": _point(start.parent) if start.parent else None,
+                "created": start.created,
+                "host": start.launch.host,
+            }
+            for number, start in sorted(folder.starts.items())
+        ],
+        "damaged_attempts": list(folder.damaged_starts.values()),
+    }
+
+
+def _trained_roles(folder: Folder) -> tuple[str, ...]:
+    """As the newest attempt was configured; nobody asks for them again on the command line."""
+    start = head(folder) or (folder.starts[max(folder.starts)] if folder.starts else None)
+    roles = start.config.get("trained_roles") if start else None
+    return tuple(map(str, roles)) if isinstance(roles, list) and roles else TRAINED
+
+
+def _point(name: PointName) -> dict[str, int]:
+    return {"iteration": name.iteration, "attempt": name.attempt}
+
+
+def _roles(outcome: Outcome) -> dict[str, Any]:
+    if not isinstance(outcome, Resume):
+        return {}
+    progress = outcome.point.data.progress
+    return {
+        role: {
+            "iteration": receipt.iteration,
+            "load": str(outcome.point.directories[role] / model_folder(receipt.iteration)),
+            "files": len(receipt.files),
+            "bytes": sum(file.size for file in receipt.files),
+            "episode": progress.episode,
+            "consumed_samples": progress.consumed_samples,
+        }
+        for role, receipt in outcome.point.receipts.items()
+    }
+
+
+def _points(folder: Folder, outcome: Outcome) -> list[dict[str, Any]]:
+    """Newest first. `committed` was not checked file by file; `resumable` and `passed over` were."""
+    live = set(live_line(folder, head(folder)))
+    reasons = {passed.point: passed.reason for passed in outcome.passed_over}
+    chosen = outcome.point.name if isinstance(outcome, Resume) else None
+
+    def state(name: PointName) -> str:
+        if name == chosen:
+            return "resumable"
+        if name in reasons:
+            return "passed over"
+        if not folder.points[name]:
+            return "never committed"
+        return "committed" if name in live else "abandoned"
+
+    names = sorted(folder.points, reverse=True)
+    return [{**_point(name), "state": state(name), "reason": reasons.get(name)} for name in names]
+
+
+def _print(report: dict[str, Any]) -> None:
+    console = Console(soft_wrap=False, highlight=False)
+    _print_points(console, report["points"])
+    if report["roles"]:
+        table = Table("role", "iteration", "files", "MB", "loads", title="roles")
+        for role, facts in report["roles"].items():
+            size = f"{facts['bytes'] / 1e6:.1f}"
+            table.add_row(role, str(facts["iteration"]), str(facts["files"]), size, escape(facts["load"]))
+        console.print(table)
+    for passed in report["passed_over"]:
+        name = PointName(passed["iteration"], passed["attempt"])
+        console.print(f"passed over: {name}: {_shown(passed['reason'])}")
+    for damage in report["damaged_attempts"]:
+        console.print(f"damaged: {_shown(damage)}")
+    console.print(f"A start here would be [bold]{_shown(_sentence(report))}[/bold].")
+
+
+def _print_points(console: Console, points: list[dict[str, Any]]) -> None:
+    table = Table("iteration", "attempt", "state", title="resume points")
+    for point in points[:SHOWN]:
+        table.add_row(str(point["iteration"]), str(point["attempt"]), point["state"])
+    if len(points) > SHOWN:
+        table.add_row("...", "...", f"{len(points) - SHOWN} older ones (--json lists them)")
+    console.print(table)
+
+
+def _sentence(report: dict[str, Any]) -> str:
+    if report["outcome"] == Resume.__name__.lower():
+        return f"resume from {PointName(**report['point'])}: {report['reason']}"
+    if report["outcome"] == Fresh.__name__.lower():
+        return f"fresh: {report['reason']}"
+    return f"refused: {report['reason']}"
+
+
+def _shown(text: str) -> str:
+    """Text from disk for a terminal: control characters and markup shown, not obeyed."""
+    return escape("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
