@@ -60,11 +60,10 @@ def test_an_apex_is_nvidias_if_it_has_optimizers(tmp_path: Path) -> None:
         ("import os\ndef main(): ...\nmain()\n", False),
         ("def main(): ...\nif __name__ == '__main__':\n    main()\n", True),
         ("import sys\nsys.path.append('x')\nif '__main__' == __name__:\n    print()\n", True),
-        ("def main(): ...\n", True),
-        ("this is no python\n", True),
+        ("result = main()\n", False),
     ],
 )
-def test_a_script_is_unguarded_if_its_top_level_calls_without_testing_the_name(
+def test_a_script_is_guarded_if_it_tests_its_name_at_the_top_level(
     text: str, guarded: bool, tmp_path: Path
 ) -> None:
     assert look([script(tmp_path, text)]).script_is_guarded is guarded
