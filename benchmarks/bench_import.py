@@ -1,13 +1,9 @@
 """Promise: `import megatron_resume.auto` costs at most 50 ms in a process that has imported Megatron."""
 
-import compileall
-import importlib.util
 import json
-import os
 import sys
-from pathlib import Path
 
-from promise import Result, fresh_process, main, result
+from promise import Result, compile_package, fresh_process, main, result
 
 ROUNDS = 9
 # Megatron takes seconds to import, so it is imported once, and each round is a fork of that process.
@@ -40,12 +36,7 @@ print(json.dumps([megatron_ms, rounds]))
 
 
 def measure() -> Result:
-    package = importlib.util.find_spec("megatron_resume")
-    assert package is not None
-    assert package.origin is not None
-    # An installed package has its bytecode; an editable one may not, where writing it is switched off.
-    compileall.compile_dir(Path(package.origin).parent, quiet=1)
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    compile_package()
     # The last line is ours: importing Megatron prints.
     output = fresh_process("-W", "ignore", "-c", PROGRAM).splitlines()[-1]
     megatron_ms, rounds = json.loads(output)

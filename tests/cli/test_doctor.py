@@ -4,12 +4,10 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import megatron_resume
 from megatron_resume.cli.doctor import HookReport, Report
 from megatron_resume.cli.environment import Environment
 from megatron_resume.cli.traps import Trap
@@ -30,17 +28,6 @@ def here() -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     return report
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An import path with all that is installed here, but neither torch nor Megatron."""
-    folder = tmp_path_factory.mktemp("site")
-    for entry in Path(pytest.__file__).parents[1].iterdir():
-        if not entry.name.startswith(("torch", "megatron", "transformer_engine", "functorch")):
-            (folder / entry.name).symlink_to(entry)
-    (folder / "megatron_resume").symlink_to(Path(megatron_resume.__file__).parent)
-    return str(folder)
 
 
 def test_every_hook_can_be_installed_on_the_megatron_of_the_tests(here: dict[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """The command line as a whole."""
 
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +44,15 @@ def test_the_commands_are_known_without_importing_any_of_them() -> None:
     program += "print(sorted({'rich', 'torch', 'msgspec', 'importlib.metadata'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_status_runs_on_a_machine_without_torch_and_megatron(bare: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-m", "megatron_resume", "status", str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": bare})
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outcome"] == "fresh"
+
+
+def test_status_of_a_folder_that_is_not_there_exits_78(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "/no/such/folder"]) == 78
+    assert "/no/such/folder" in capsys.readouterr().err
