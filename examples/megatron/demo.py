@@ -9,13 +9,12 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
-from rich.console import Console  # noqa: E402
-
-from demo_steps import compare  # noqa: E402
-from demo_steps.picture import draw  # noqa: E402
-from demo_steps.result import build_result  # noqa: E402
-from demo_steps.runs import DemoFailed, Start, train  # noqa: E402
-from demo_steps.table import show  # noqa: E402
+from demo_steps import compare
+from demo_steps.picture import draw
+from demo_steps.result import build_result
+from demo_steps.runs import DemoFailed, Start, train
+from demo_steps.table import show
+from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "made_by_megatron_resume_demo"
@@ -32,8 +31,12 @@ KILLS = (
 def main() -> int:
     """Run the demo; 0 only when the runs are identical."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path, default=ROOT / "demo_output",
-                        help="folder for everything; replaced if an earlier demo made it (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "demo_output",
+        help="folder for everything; replaced if an earlier demo made it (default: %(default)s)",
+    )
     output = parser.parse_args().output.resolve()
     console = Console()
     _clear(output)
@@ -58,7 +61,9 @@ def _clear(output: Path) -> None:
 
 def _train_both(output: Path, console: Console) -> list[Start]:
     """Both runs; the starts of the killed one."""
-    console.print(f"PPO on four Megatron models, {NUM_EPISODES} episodes, 2 ranks; logs in {output}", soft_wrap=True)
+    console.print(
+        f"PPO on four Megatron models, {NUM_EPISODES} episodes, 2 ranks; logs in {output}", soft_wrap=True
+    )
     undisturbed = _arguments(output / "undisturbed", output / "undisturbed" / "data_checkpoint")
     _step("undisturbed run", undisturbed, output / "undisturbed.log", None, console)
     killed = _arguments(output / "killed", output / "data_checkpoint")
@@ -73,14 +78,26 @@ def _train_both(output: Path, console: Console) -> list[Start]:
 
 def _arguments(folder: Path, data_checkpoint: Path) -> list[str]:
     return [
-        "--model-size", "tiny", "--nproc", "2", "--output", str(folder), "--num-episodes", str(NUM_EPISODES),
-        "--data-checkpoint-path", str(data_checkpoint), "--final-state-file", str(folder / "final_state.json"),
+        "--model-size",
+        "tiny",
+        "--nproc",
+        "2",
+        "--output",
+        str(folder),
+        "--num-episodes",
+        str(NUM_EPISODES),
+        "--data-checkpoint-path",
+        str(data_checkpoint),
+        "--final-state-file",
+        str(folder / "final_state.json"),
     ]
 
 
 def _step(title: str, argv: list[str], log: Path, crash_at: str | None, console: Console) -> Start:
     with console.status(title) as status:
-        start = train(argv, log, crash_at=crash_at, show=lambda line: status.update(f"{title}: [dim]{line}[/]"))
+        start = train(
+            argv, log, crash_at=crash_at, show=lambda line: status.update(f"{title}: [dim]{line}[/]")
+        )
     outcome = "killed" if crash_at else "done"
     console.print(f"  {title}: {outcome} after {start.seconds:.0f} s", highlight=False)
     return start

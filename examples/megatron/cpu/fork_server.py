@@ -5,43 +5,43 @@
 Imports cost a torchrun start most of its 15 seconds on two cores; forking the ranks of each job from
 here costs none. Jobs come as JSON lines on standard input and run one after the other:
 
-    {"name": "dp2", "num_ranks": 2, "argv": ["--num-episodes", "2"], "log": "dp2.log",
-     "env": {"VAR": "text", "UNSET": null}, "cwd": "/tmp", "timeout": 120, "script": "other.py"}
+    {"name": "dp2", "argv": ["--num-episodes", "2"], "log": "dp2.log"}
 
-`name`, `argv` and `log` are required. For each finished job one JSON line goes to standard output:
+`argv` is the script's command line and `log` the file that gets what the ranks print; the rest of `Job`
+is optional. For each finished job one JSON line goes to standard output:
 
     {"name": "dp2", "code": 0, "codes": [0, 0], "seconds": 3.1, "timed_out": false}
 
 `codes` holds each rank's exit code, negative for a signal; `code` is that of the rank that failed first,
 or 0. When one rank fails, the others are ended as a launcher would. The first line printed is
-{"ready": true}.
+{"ready": true}; a line that is no job is answered with {"error": "what is wrong with it"}.
 """
 
+import atexit
+import contextlib
+import json
+import os
+import signal
+import socket
 import sys
+import threading
+import time
+import traceback
+import uuid
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TextIO
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
 if str(HERE.parent) not in sys.path:
     sys.path.append(str(HERE.parent))
 
 from cpu import stand_in  # noqa: E402
+from cpu.parents import end_with_parent  # noqa: E402
 
 # Also in the helper processes that Megatron starts: they import this file again as __mp_main__.
 stand_in.install()
-
-import atexit  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import signal  # noqa: E402
-import socket  # noqa: E402
-import threading  # noqa: E402
-import time  # noqa: E402
-import traceback  # noqa: E402
-import uuid  # noqa: E402
-import warnings  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
-from typing import Any  # noqa: E402
 
 TRAIN_RLHF = HERE.parent / "entry" / "train_rlhf.py"
 TERM_GRACE_S = 5.0
@@ -56,23 +56,43 @@ class Job:
     argv: list[str]
     log: str
     num_ranks: int = 2
-    env: dict[str, str | None] = field(default_factory=dict)
+    env: dict[str, str | None] = field(default_factory=dict)  # on top of the server's; null unsets
     cwd: str | None = None
-    timeout: float = 120.0
+    timeout: float = 120.0  # seconds, after which all ranks are killed
     script: str = str(TRAIN_RLHF)
+    # Fork the asynchronous checkpoint worker. Else it starts as a new process, as it does on a GPU
+    # machine, and imports torch and Megatron again: some 5 seconds per rank.
+    fork_helpers: bool = False
 
 
 def serve() -> None:
     """Import everything, then run jobs until standard input ends."""
+    answers = _take_standard_output()
     _import_what_jobs_need()
-    _say({"ready": True})
+    _say(answers, {"ready": True})
     for line in iter(sys.stdin.readline, ""):
         if line.strip():
-            _say(_run(Job(**json.loads(line))))
+            _say(answers, _answer(line))
 
 
-def _say(record: dict[str, Any]) -> None:
-    print(json.dumps(record), flush=True)
+def _take_standard_output() -> TextIO:
+    """Standard output for our answers alone; what anybody prints goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return answers
+
+
+def _say(answers: TextIO, record: dict[str, Any]) -> None:
+    answers.write(json.dumps(record) + "\n")
+    answers.flush()
+
+
+def _answer(line: str) -> dict[str, Any]:
+    try:
+        job = Job(**json.loads(line))
+    except (TypeError, ValueError) as error:
+        return {"error": str(error)}
+    return _run(job)
 
 
 def _import_what_jobs_need() -> None:
@@ -81,8 +101,8 @@ def _import_what_jobs_need() -> None:
     import megatron.core.models.gpt.gpt_layer_specs
     import megatron.core.tokenizers.text
     import megatron.training.checkpointing
-    import megatron.training.training
-    import rich.progress
+    import megatron.training.training  # noqa: F401
+    import rich.progress  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
     from cpu import megatron_gaps
@@ -105,8 +125,15 @@ def _run(job: Job) -> dict[str, Any]:
     os.waitpid(leader, 0)
     with os.fdopen(reader) as pipe:
         text = pipe.read()
-    result = json.loads(text) if text else {"code": -signal.SIGKILL, "codes": [-signal.SIGKILL] * job.num_ranks}
-    return {"name": job.name, **result, "seconds": round(time.monotonic() - started, 2), "timed_out": timed_out}
+    result = (
+        json.loads(text) if text else {"code": -signal.SIGKILL, "codes": [-signal.SIGKILL] * job.num_ranks}
+    )
+    return {
+        "name": job.name,
+        **result,
+        "seconds": round(time.monotonic() - started, 2),
+        "timed_out": timed_out,
+    }
 
 
 def _wait(pid: int, deadline: float) -> bool:
@@ -121,20 +148,20 @@ def _wait(pid: int, deadline: float) -> bool:
 
 
 def _signal_group(group: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        pass
 
 
 def _lead(job: Job, writer: int) -> None:
     """Be the leader of the job's session: fork its ranks, wait, report their codes. Does not return."""
     try:
+        end_with_parent()
         os.setsid()
         _redirect(job.log)
         environment = {**_like_torchrun(job.num_ranks), **job.env}
-        for name, value in environment.items():
-            os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
+        for name in [name for name, value in environment.items() if value is None]:
+            os.environ.pop(name, None)
+        os.environ.update({name: value for name, value in environment.items() if value is not None})
         if job.cwd:
             os.chdir(job.cwd)
         pids = [_fork_rank(job, rank) for rank in range(job.num_ranks)]
@@ -161,9 +188,14 @@ def _like_torchrun(num_ranks: int) -> dict[str, str | None]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return {
-        "WORLD_SIZE": str(num_ranks), "LOCAL_WORLD_SIZE": str(num_ranks), "GROUP_RANK": "0",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-        "TORCHELASTIC_RUN_ID": uuid.uuid4().hex, "TORCHELASTIC_RESTART_COUNT": "0", "TORCHELASTIC_MAX_RESTARTS": "0",
+        "WORLD_SIZE": str(num_ranks),
+        "LOCAL_WORLD_SIZE": str(num_ranks),
+        "GROUP_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "TORCHELASTIC_MAX_RESTARTS": "0",
     }
 
 
@@ -171,20 +203,24 @@ def _fork_rank(job: Job, rank: int) -> int:
     pid = os.fork()
     if pid:
         return pid
+    end_with_parent()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     code = 1
     try:
-        code = _run_script(job.script, job.argv)
+        code = _run_script(job)
     finally:
         _end_like_an_interpreter(code)
 
 
-def _run_script(script: str, argv: list[str]) -> int:
-    """Run `script` as the main program of this rank; its exit code."""
+def _run_script(job: Job) -> int:
+    """Run the job's script as the main program of this rank; its exit code."""
     from cpu import megatron_gaps
 
     megatron_gaps.fork_the_result_queue()
-    sys.argv = [script, *argv]
+    if job.fork_helpers:
+        megatron_gaps.fork_every_helper()
+    script = job.script
+    sys.argv = [script, *job.argv]
     sys.path[0] = str(Path(script).parent)
     try:
         # Not runpy: sys.modules["__main__"] stays this file, so that helper processes import it and

@@ -4,18 +4,17 @@
 fills. None of them touches saving or loading of models as such.
 """
 
-import ctypes
 import logging
 import multiprocessing
-import signal
-import sys
 from collections.abc import Callable
 from multiprocessing.managers import SyncManager
 from typing import Any
 
 import torch
+import torch.multiprocessing
 
-_PR_SET_PDEATHSIG = 1
+from .parents import end_with_parent
+
 _filled = False
 
 
@@ -118,10 +117,11 @@ def fork_the_result_queue() -> None:
     if module._results_queue is not None:
         return
     manager = SyncManager(ctx=multiprocessing.get_context("fork"))
-    manager.start(_end_with_the_rank)
+    manager.start(end_with_parent)  # a rank that is killed cannot shut it down
     module._results_queue = manager.Queue()
 
 
-def _end_with_the_rank() -> None:
-    if sys.platform == "linux":  # a rank that is killed cannot shut its manager down
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def fork_every_helper() -> None:
+    """Let Megatron fork its persistent checkpoint worker, whatever start method it asks for."""
+    fork = multiprocessing.get_context("fork")
+    torch.multiprocessing.get_context = lambda method=None: fork

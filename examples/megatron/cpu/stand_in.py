@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Megatron asks for this one with tensor parallelism.
 os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
 
-import torch  # noqa: E402  (after the environment above)
-from torch.overrides import TorchFunctionMode  # noqa: E402
+import torch
+from torch.overrides import TorchFunctionMode
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
-from .compare import Record, curve, effective  # noqa: E402
+from .compare import Record, curve, effective
 
 PANELS = (
     ("reward", "reward"),
@@ -46,21 +46,36 @@ def draw(undisturbed: list[Record], killed: list[Record], kills: list[str], titl
 
 def _draw_curves(panel: Axes, name: str, undisturbed: list[Record], killed: list[Record]) -> None:
     panel.plot(
-        [record["iteration"] for record in undisturbed], curve(undisturbed, name),
-        color=UNDISTURBED, linewidth=7, alpha=0.8, solid_capstyle="round", label="undisturbed run",
+        [record["iteration"] for record in undisturbed],
+        curve(undisturbed, name),
+        color=UNDISTURBED,
+        linewidth=7,
+        alpha=0.8,
+        solid_capstyle="round",
+        label="undisturbed run",
     )
     surviving = effective(killed)
     for attempt in _attempts(killed):
         color = ATTEMPTS[(attempt - 1) % len(ATTEMPTS)]
         kept = [record for record in surviving if record["attempt"] == attempt]
         panel.plot(
-            [record["iteration"] for record in kept], curve(kept, name),
-            color=color, linewidth=1.4, marker="o", markersize=3.2, label=f"killed run, attempt {attempt}",
+            [record["iteration"] for record in kept],
+            curve(kept, name),
+            color=color,
+            linewidth=1.4,
+            marker="o",
+            markersize=3.2,
+            label=f"killed run, attempt {attempt}",
         )
         lost = [record for record in killed if record["attempt"] == attempt and record not in kept]
         panel.plot(
-            [record["iteration"] for record in lost], curve(lost, name),
-            color=color, linewidth=0, marker="x", markersize=8, markeredgewidth=1.6,
+            [record["iteration"] for record in lost],
+            curve(lost, name),
+            color=color,
+            linewidth=0,
+            marker="x",
+            markersize=8,
+            markeredgewidth=1.6,
             label="_" if attempt != 1 else "lost with the kill, done again",
         )
 
@@ -72,18 +87,30 @@ def _mark_kills(panel: Axes, killed: list[Record], kills: list[str]) -> None:
     for attempt, place in zip(_attempts(killed), kills, strict=False):
         at = _ends(killed, attempt)
         panel.annotate(
-            f"SIGKILL {place} ", (at, top), color=KILL, fontsize=8.5, ha="right", va="top", fontweight="bold",
+            f"SIGKILL {place} ",
+            (at, top),
+            color=KILL,
+            fontsize=8.5,
+            ha="right",
+            va="top",
+            fontweight="bold",
         )
         resumed = _begins(killed, attempt + 1)
         if resumed is None:
             continue
         height = high + 0.06 * (high - low)
         panel.annotate(
-            "", (resumed - 0.5, height), (at, height),
+            "",
+            (resumed - 0.5, height),
+            (at, height),
             arrowprops={"arrowstyle": "->", "color": ATTEMPTS[attempt % len(ATTEMPTS)], "linewidth": 1.6},
         )
         panel.annotate(
-            f"resumed at {resumed} ", (resumed - 0.5, height), ha="right", va="center", fontsize=8.5,
+            f"resumed at {resumed} ",
+            (resumed - 0.5, height),
+            ha="right",
+            va="center",
+            fontsize=8.5,
             color=ATTEMPTS[attempt % len(ATTEMPTS)],
         )
 

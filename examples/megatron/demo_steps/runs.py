@@ -45,7 +45,11 @@ class Start:
 
 
 def train(
-    argv: list[str], log: Path, *, crash_at: str | None = None, show: Callable[[str], None] = lambda line: None
+    argv: list[str],
+    log: Path,
+    *,
+    crash_at: str | None = None,
+    show: Callable[[str], None] = lambda line: None,
 ) -> Start:
     """Run the training command until it ends; `show` gets its newest progress line now and then.
 
@@ -58,8 +62,12 @@ def train(
     started = time.monotonic()
     with open(log, "wb") as output:
         process = subprocess.Popen(
-            ["bash", str(SCRIPT), *argv], env=environment, stdin=subprocess.DEVNULL,
-            stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            ["bash", str(SCRIPT), *argv],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         try:
             while process.poll() is None:
@@ -85,4 +93,6 @@ def _newest_progress(log: Path) -> str:
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
         lines = file.read().decode(errors="replace").splitlines()
-    return next((line for line in reversed(lines) if line.startswith("episode ")), "importing torch and Megatron")
+    return next(
+        (line for line in reversed(lines) if line.startswith("episode ")), "importing torch and Megatron"
+    )

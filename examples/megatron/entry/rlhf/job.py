@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
-import megatron_resume
 import torch
 from megatron.training.async_utils import maybe_finalize_async_save
 from megatron.training.checkpointing import save_checkpoint
 from megatron.training.training import preprocess_common_state_dict
+
+import megatron_resume
 
 from . import trace
 from .experience import Experience, minibatches
@@ -43,8 +44,12 @@ class Job:
 
     def _episode(self, episode: int, report: Report) -> None:
         experience = roll_out(
-            self.models, self.prompts, self.tokens, self.args,
-            first_position=megatron_resume.progress().consumed_samples, kl_coef=self.controller.coefficient,
+            self.models,
+            self.prompts,
+            self.tokens,
+            self.args,
+            first_position=megatron_resume.progress().consumed_samples,
+            kl_coef=self.controller.coefficient,
         )
         for minibatch in minibatches(experience, self.args.global_batch_size, self.args.ppo_epochs):
             done = self._iteration(episode, minibatch)
@@ -81,7 +86,10 @@ class Job:
             built = self.models[role]
             with arguments_of(built.args):
                 save_checkpoint(
-                    built.args.iteration, built.model, built.optimizer, built.scheduler,
+                    built.args.iteration,
+                    built.model,
+                    built.optimizer,
+                    built.scheduler,
                     num_floating_point_operations_so_far=0,
                     preprocess_common_state_dict_fn=preprocess_common_state_dict,
                 )

@@ -17,51 +17,109 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--output", default="./rlhf_output",
-                       help="folder of everything that the run writes: checkpoints/{policy,value,reference,reward}, "
-                       "data_checkpoint, tensorboard, trace.jsonl (default: %(default)s)")
-    group.add_argument("--reference-load", help="Megatron checkpoint of the reference model, from which policy "
-                       "starts (default: OUTPUT/checkpoints/reference)")
-    group.add_argument("--reward-load", help="Megatron checkpoint of the reward model, from which value starts "
-                       "(default: OUTPUT/checkpoints/reward)")
-    group.add_argument("--make-checkpoints", action="store_true",
-                       help="make the reference and reward checkpoints with random weights if they do not exist "
-                       "(what model_size=tiny does)")
-    group.add_argument("--num-episodes", type=int, default=16, help="episodes to train (default: %(default)s)")
-    group.add_argument("--save-episode-interval", type=int, default=1,
-                       help="save policy and value every so many episodes, and after the last (default: %(default)s)")
-    group.add_argument("--trace-file", help="one JSON line per iteration is appended here (default: OUTPUT/trace.jsonl)")
-    group.add_argument("--final-state-file", help="after the last iteration write the SHA-256 of every weight and "
-                       "optimizer state here, as JSON; rank r > 0 writes FILE.rank<r>")
+    group.add_argument(
+        "--output",
+        default="./rlhf_output",
+        help="folder of everything that the run writes: checkpoints/{policy,value,reference,reward}, "
+        "data_checkpoint, tensorboard, trace.jsonl (default: %(default)s)",
+    )
+    group.add_argument(
+        "--reference-load",
+        help="Megatron checkpoint of the reference model, from which policy "
+        "starts (default: OUTPUT/checkpoints/reference)",
+    )
+    group.add_argument(
+        "--reward-load",
+        help="Megatron checkpoint of the reward model, from which value starts "
+        "(default: OUTPUT/checkpoints/reward)",
+    )
+    group.add_argument(
+        "--make-checkpoints",
+        action="store_true",
+        help="make the reference and reward checkpoints with random weights if they do not exist "
+        "(what model_size=tiny does)",
+    )
+    group.add_argument(
+        "--num-episodes", type=int, default=16, help="episodes to train (default: %(default)s)"
+    )
+    group.add_argument(
+        "--save-episode-interval",
+        type=int,
+        default=1,
+        help="save policy and value every so many episodes, and after the last (default: %(default)s)",
+    )
+    group.add_argument(
+        "--trace-file", help="one JSON line per iteration is appended here (default: OUTPUT/trace.jsonl)"
+    )
+    group.add_argument(
+        "--final-state-file",
+        help="after the last iteration write the SHA-256 of every weight and "
+        "optimizer state here, as JSON; rank r > 0 writes FILE.rank<r>",
+    )
 
 
 def _add_prompts(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--prompt-file", default=str(EXAMPLE / "data" / "prompts.jsonl"),
-                       help="JSON lines with the prompts, read in file order (default: the example's own)")
-    group.add_argument("--prompt-key", help="key of the prompt in each line (default: the first of prompt, "
-                       "question, instruction, text that the first line has)")
-    group.add_argument("--samples-per-episode", type=int, default=32,
-                       help="prompts of one episode, over all ranks (default: %(default)s)")
-    group.add_argument("--response-length", type=int, default=16,
-                       help="most tokens of a response; prompts get the rest of --seq-length (default: %(default)s)")
-    group.add_argument("--rollout-batch-size", type=int, default=16,
-                       help="samples of one forward pass without gradients, per rank (default: %(default)s)")
+    group.add_argument(
+        "--prompt-file",
+        default=str(EXAMPLE / "data" / "prompts.jsonl"),
+        help="JSON lines with the prompts, read in file order (default: the example's own)",
+    )
+    group.add_argument(
+        "--prompt-key",
+        help="key of the prompt in each line (default: the first of prompt, "
+        "question, instruction, text that the first line has)",
+    )
+    group.add_argument(
+        "--samples-per-episode",
+        type=int,
+        default=32,
+        help="prompts of one episode, over all ranks (default: %(default)s)",
+    )
+    group.add_argument(
+        "--response-length",
+        type=int,
+        default=16,
+        help="most tokens of a response; prompts get the rest of --seq-length (default: %(default)s)",
+    )
+    group.add_argument(
+        "--rollout-batch-size",
+        type=int,
+        default=16,
+        help="samples of one forward pass without gradients, per rank (default: %(default)s)",
+    )
 
 
 def _add_ppo(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--ppo-epochs", type=int, default=2,
-                       help="times that each episode's samples are trained on (default: %(default)s)")
+    group.add_argument(
+        "--ppo-epochs",
+        type=int,
+        default=2,
+        help="times that each episode's samples are trained on (default: %(default)s)",
+    )
     group.add_argument("--value-lr", type=float, help="learning rate of value (default: --lr)")
-    group.add_argument("--clip-ratio", type=float, default=0.2, help="PPO's ratio clip (default: %(default)s)")
-    group.add_argument("--clip-value", type=float, default=0.2, help="PPO's value clip (default: %(default)s)")
+    group.add_argument(
+        "--clip-ratio", type=float, default=0.2, help="PPO's ratio clip (default: %(default)s)"
+    )
+    group.add_argument(
+        "--clip-value", type=float, default=0.2, help="PPO's value clip (default: %(default)s)"
+    )
     group.add_argument("--discount", type=float, default=1.0, help="discount of GAE (default: %(default)s)")
     group.add_argument("--gae-lambda", type=float, default=0.95, help="lambda of GAE (default: %(default)s)")
-    group.add_argument("--init-kl-coef", type=float, default=0.05,
-                       help="KL penalty at the start (default: %(default)s)")
-    group.add_argument("--kl-target", type=float, default=2.0,
-                       help="KL per response that the adaptive penalty aims at (default: %(default)s)")
-    group.add_argument("--kl-horizon", type=int, default=2000,
-                       help="samples over which the penalty adapts (default: %(default)s)")
+    group.add_argument(
+        "--init-kl-coef", type=float, default=0.05, help="KL penalty at the start (default: %(default)s)"
+    )
+    group.add_argument(
+        "--kl-target",
+        type=float,
+        default=2.0,
+        help="KL per response that the adaptive penalty aims at (default: %(default)s)",
+    )
+    group.add_argument(
+        "--kl-horizon",
+        type=int,
+        default=2000,
+        help="samples over which the penalty adapts (default: %(default)s)",
+    )
 
 
 def megatron_defaults(argv: list[str] | None = None) -> dict[str, Any]:
@@ -74,8 +132,10 @@ def megatron_defaults(argv: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--global-batch-size", type=int, required=True)
     ours, _ = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
     if ours.samples_per_episode % ours.global_batch_size:
-        sys.exit(f"--samples-per-episode is {ours.samples_per_episode}; use a multiple of --global-batch-size, "
-                 f"which is {ours.global_batch_size}")
+        sys.exit(
+            f"--samples-per-episode is {ours.samples_per_episode}; use a multiple of --global-batch-size, "
+            f"which is {ours.global_batch_size}"
+        )
     per_episode = ours.samples_per_episode * ours.ppo_epochs // ours.global_batch_size
     output = Path(ours.output)
     return {

@@ -36,10 +36,14 @@ def read_prompts(path: str, key: str | None = None) -> Prompts:
         if key is None:
             key = _find_key(path, number, record)
         if key not in record:
-            raise PromptError(f"{path}, line {number}: no key {key!r}; it has {_names(record)}; choose with --prompt-key")
+            raise PromptError(
+                f"{path}, line {number}: no key {key!r}; it has {_names(record)}; choose with --prompt-key"
+            )
         prompt = record[key]
         if not isinstance(prompt, str) or not prompt.strip():
-            raise PromptError(f"{path}, line {number}, key {key!r}: expected a text that is not empty, got {prompt!r}")
+            raise PromptError(
+                f"{path}, line {number}, key {key!r}: expected a text that is not empty, got {prompt!r}"
+            )
         rows.append(prompt)
     if not rows:
         raise PromptError(f"{path}: no prompts; one JSON object per line is needed")

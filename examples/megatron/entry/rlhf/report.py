@@ -25,8 +25,12 @@ class Report:
     def __enter__(self) -> "Report":
         if self._prints and sys.stdout.isatty():
             self._bar = Progress(
-                TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[curves]}"), TimeRemainingColumn(), console=Console(),
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[curves]}"),
+                TimeRemainingColumn(),
+                console=Console(),
             )
             self._bar.add_task("PPO", total=self._num_iterations, curves="")
             self._bar.start()
@@ -44,12 +48,14 @@ class Report:
     def show(self, done: Iteration, kl_coef: float) -> None:
         """Report one iteration; every rank calls this."""
         self._write_curves(done, kl_coef)
+        episode = f"episode {done.episode + 1}/{self._num_episodes}"
         if self._bar is not None:
-            curves = f"episode {done.episode + 1}/{self._num_episodes}  {_curves(done)}"
+            curves = f"{episode}  {_curves(done)}"
             self._bar.update(self._bar.task_ids[0], completed=done.iteration, curves=curves)
         elif self._prints:
-            where = f"episode {done.episode + 1}/{self._num_episodes} iteration {done.iteration}/{self._num_iterations}"
-            print(f"{where} {_curves(done)} lr {done.lr:.2e} kl_coef {kl_coef:.4f}", flush=True)
+            iteration = f"iteration {done.iteration}/{self._num_iterations}"
+            rates = f"lr {done.lr:.2e} kl_coef {kl_coef:.4f}"
+            print(f"{episode} {iteration} {_curves(done)} {rates}", flush=True)
 
     def _write_curves(self, done: Iteration, kl_coef: float) -> None:
         writer = get_tensorboard_writer()

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import megatron_resume
 import torch
 from megatron.core.distributed import finalize_model_grads
 from megatron.core.enums import ModelType
-from megatron.core.models.gpt import GPTModel
-from megatron.core.models.gpt import gpt_layer_specs
+from megatron.core.models.gpt import GPTModel, gpt_layer_specs
 from megatron.core.utils import get_model_config
 from megatron.training import get_args
 from megatron.training.arguments import core_transformer_config_from_args
 from megatron.training.global_vars import set_args
 from megatron.training.training import setup_model_and_optimizer
+
+import megatron_resume
 
 from .scalar_head import ScalarHead
 
@@ -90,7 +90,9 @@ def build_and_load(base: argparse.Namespace, role: str) -> RoleModel:
     args = megatron_resume.role_args(role, fresh_arguments(base, role))
     _refuse_absent_checkpoint(args.load, role)
     with arguments_of(args):
-        model, optimizer, scheduler = setup_model_and_optimizer(ModelType.encoder_or_decoder, provider_of(role))
+        model, optimizer, scheduler = setup_model_and_optimizer(
+            ModelType.encoder_or_decoder, provider_of(role)
+        )
     built = RoleModel(role, args, model, optimizer, scheduler)
     if role in TRAINED:
         _prepare_training(built)
@@ -104,8 +106,10 @@ def _refuse_absent_checkpoint(folder: str, role: str) -> None:
     # Megatron would go on with random weights and a warning.
     if not (Path(folder) / "latest_checkpointed_iteration.txt").is_file():
         flag = f"--{STARTS_FROM.get(role, role)}-load"
-        raise SystemExit(f"{folder}: no Megatron checkpoint for {role}; name one with {flag}, or make one of random "
-                         "weights with --make-checkpoints")
+        raise SystemExit(
+            f"{folder}: no Megatron checkpoint for {role}; name one with {flag}, or make one of random "
+            "weights with --make-checkpoints"
+        )
 
 
 def _prepare_training(built: RoleModel) -> None:

@@ -45,8 +45,16 @@ def _local_positions(first: int, num_samples: int) -> list[int]:
 
 
 def _with_advantages(
-    positions: Tensor, tokens: Tensor, mask: Tensor, score: Tensor, kl: Tensor, logprobs: Tensor, values: Tensor,
-    *, args: argparse.Namespace, kl_coef: float,
+    positions: Tensor,
+    tokens: Tensor,
+    mask: Tensor,
+    score: Tensor,
+    kl: Tensor,
+    logprobs: Tensor,
+    values: Tensor,
+    *,
+    args: argparse.Namespace,
+    kl_coef: float,
 ) -> Experience:
     rewards = ppo.penalised_rewards(score, kl, mask, kl_coef)
     advantages, returns = ppo.advantages_and_returns(rewards, values, mask, args.discount, args.gae_lambda)
@@ -54,7 +62,11 @@ def _with_advantages(
 
 
 def _sample(
-    policy: RoleModel, encoded: list[list[int]], positions: list[int], tokens: Tokens, args: argparse.Namespace
+    policy: RoleModel,
+    encoded: list[list[int]],
+    positions: list[int],
+    tokens: Tokens,
+    args: argparse.Namespace,
 ) -> tuple[Tensor, Tensor]:
     """Token ids [batch, sequence] of prompts with sampled responses, and the mask of their choices.
 
@@ -68,7 +80,10 @@ def _sample(
     lengths = torch.tensor([len(ids) for ids in encoded], device=device)
     uniform = _uniform(positions, args).to(device)
     mask = torch.zeros(rows.shape, device=device)
-    every, running = torch.arange(len(rows), device=device), torch.ones(len(rows), dtype=torch.bool, device=device)
+    every, running = (
+        torch.arange(len(rows), device=device),
+        torch.ones(len(rows), dtype=torch.bool, device=device),
+    )
     for step in range(args.response_length):
         last = lengths + step - 1
         logits = forward.next_token_logits(policy, rows, last, args.rollout_batch_size)

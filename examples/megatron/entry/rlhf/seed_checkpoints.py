@@ -7,13 +7,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import megatron_resume
 import numpy as np
 import torch
 from megatron.core import mpu, tensor_parallel
 from megatron.core.enums import ModelType
 from megatron.training.checkpointing import save_checkpoint
 from megatron.training.training import get_model, preprocess_common_state_dict
+
+import megatron_resume
 
 from .roles import FROZEN, arguments_of, fresh_arguments, frozen_folder, provider_of
 
@@ -52,7 +53,12 @@ def _make(base: argparse.Namespace, role: str, folder: Path) -> None:
         model = get_model(provider_of(role), ModelType.encoder_or_decoder, wrap_with_ddp=False)
         # A release has no iteration: Megatron loads it as weights to start from.
         save_checkpoint(
-            0, model, None, None, num_floating_point_operations_so_far=0, release=True,
+            0,
+            model,
+            None,
+            None,
+            num_floating_point_operations_so_far=0,
+            release=True,
             preprocess_common_state_dict_fn=preprocess_common_state_dict,
         )
     _on_first_rank(lambda: _publish(unfinished, folder))

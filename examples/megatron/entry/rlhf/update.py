@@ -45,9 +45,15 @@ def _train(built: RoleModel, minibatch: Experience, loss: Loss, labels: bool) ->
     batches = RerunDataIterator(local_part(minibatch).split(args.micro_batch_size))
     args.curr_iteration = args.iteration
     with arguments_of(args):
-        reduced, skipped, *_ = training.train_step(
-            partial(_forward_step, loss=loss, labels=labels), batches, built.model, built.optimizer,
-            built.scheduler, built.config, get_forward_backward_func(), **_iteration_argument(args.iteration),
+        reduced, *_ = training.train_step(
+            partial(_forward_step, loss=loss, labels=labels),
+            batches,
+            built.model,
+            built.optimizer,
+            built.scheduler,
+            built.config,
+            get_forward_backward_func(),
+            **_iteration_argument(args.iteration),
         )
     args.iteration += 1
     args.consumed_train_samples += args.global_batch_size
@@ -60,7 +66,9 @@ def _iteration_argument(iteration: int) -> dict[str, int]:
     return {"iteration": iteration} if wanted else {}
 
 
-def _forward_step(batches: Iterator[Experience], model: Any, *, loss: Loss, labels: bool) -> tuple[Tensor, Any]:
+def _forward_step(
+    batches: Iterator[Experience], model: Any, *, loss: Loss, labels: bool
+) -> tuple[Tensor, Any]:
     batch = next(batches)
     output = model(*model_inputs(batch.tokens), labels=next_tokens(batch.tokens) if labels else None)
     return output, partial(_loss, batch=batch, loss=loss)
