@@ -1,0 +1,165 @@
+"""Files appear whole or not at all, attempts are numbered once, a commit comes last."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from job_on_disk import JobOnDisk, contents
+
+from megatron_resume.checkpoint import atomic, leftovers
+from megatron_resume.checkpoint.attempts import attempt_numbers, take_number
+from megatron_resume.checkpoint.commit import commit, missing_parts, open_point
+from megatron_resume.checkpoint.launch_key import launch_key
+from megatron_resume.checkpoint.layout import COMMITTED, PointName, point_path
+
+
+def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:
+    atomic.write_new(tmp_path / "file", b"first")
+    with pytest.raises(FileExistsError):
+        atomic.write_new(tmp_path / "file", b"second")
+    assert contents(tmp_path) == {"file": b"first"}
+
+
+def test_replacing_leaves_one_whole_file(tmp_path: Path) -> None:
+    atomic.replace(tmp_path / "file", b"first")
+    atomic.replace(tmp_path / "file", b"second")
+    assert contents(tmp_path) == {"file": b"second"}
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        atomic.write_new(tmp_path / "file", b"data")
+    assert "file" not in contents(tmp_path)
+
+
+def test_attempts_taken_at_once_get_different_numbers(tmp_path: Path) -> None:
+    taken: list[int] = []
+    threads = [threading.Thread(target=lambda: taken.append(take_number(tmp_path))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == attempt_numbers(tmp_path) == list(range(1, 9))
+
+
+def test_a_point_is_not_complete_before_every_part_is_there(job: JobOnDisk) -> None:
+    name = PointName(2, job.attempt())
+    point = open_point(job.root, name)
+    assert missing_parts(point, job.roles) == ["policy", "value", "data"]
+    job.write_receipt("value", name)
+    job.write_data(name)
+    assert missing_parts(point, job.roles) == ["policy"]
+
+
+def test_a_second_commit_changes_nothing(job: JobOnDisk) -> None:
+    name = job.save(job.attempt(), 2)
+    before = contents(job.root)
+    commit(point_path(job.root, name), name, nonce="nonce of 1", roles=job.roles)
+    assert contents(job.root) == before
+
+
+CRASH = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from job_on_disk import JobOnDisk
+job = JobOnDisk(Path({base!r}))
+attempt = job.attempt()
+job.save(attempt, 2)
+from megatron_resume import crash
+crash.arm({point!r})
+job.save(attempt, 4)
+"""
+
+
+@pytest.mark.parametrize(
+    ("point", "newest"),
+    [
+        ("receipt.begin@policy", 2),
+        ("write.temporary@policy", 2),
+        ("receipt.end@policy", 2),
+        ("receipt.begin@value", 2),
+        ("receipt.end@value", 2),
+        ("data.begin", 2),
+        ("data.end", 2),
+        ("commit.begin", 2),
+        ("write.temporary@COMMITTED", 2),
+        ("commit.end", 4),
+    ],
+)
+def test_killed_on_the_way_to_a_commit_the_older_point_stands(
+    job: JobOnDisk, point: str, newest: int
+) -> None:
+    program = CRASH.format(tests=str(Path(__file__).parents[1]), base=str(job.base), point=point)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert f"crash point {point.partition('@')[0]}" in ended.stderr
+    outcome = job.choose()
+    assert getattr(outcome, "point").name == PointName(newest, 1)  # noqa: B009
+    assert (point_path(job.root, PointName(4, 1)) / COMMITTED).exists() == (newest == 4)
+
+
+def test_what_lies_beyond_the_point_is_moved_aside_and_kept(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    for iteration in (2, 4, 6):
+        job.save(attempt, iteration)
+    save = job.save_folder("policy")
+    lost = contents(job.model("policy", 6))
+    assert leftovers.move_away(save, attempt=2, beyond=2) == [4, 6]
+    assert leftovers.saved_iterations(save) == [2]
+    assert contents(leftovers.abandoned(save, 2) / "iter_0000006") == lost
+
+
+def test_moving_aside_twice_loses_neither(job: JobOnDisk) -> None:
+    save = job.save_folder("policy")
+    for content in (b"first", b"second"):
+        (save / "iter_0000004").mkdir(parents=True)
+        (save / "iter_0000004" / "shard").write_bytes(content)
+        leftovers.move_away(save, attempt=2, beyond=0)
+    kept = contents(leftovers.abandoned(save, 2))
+    assert sorted(data for data in kept.values() if data) == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("tracker", [b"", b"4", b"release", b"\xff", None])
+def test_the_tracker_names_the_point_whatever_it_said(tmp_path: Path, tracker: bytes | None) -> None:
+    path = tmp_path / "latest_checkpointed_iteration.txt"
+    if tracker is not None:
+        path.write_bytes(tracker)
+    leftovers.write_tracker(tmp_path, 2)
+    assert path.read_text() == "2"
+
+
+def test_a_fresh_start_leaves_what_is_not_of_this_job(job: JobOnDisk) -> None:
+    job.save(job.attempt(), 4, parts=("policy",))
+    save = job.save_folder("policy")
+    (save / "iter_0000003").mkdir()
+    ours = leftovers.iterations_of_job(job.root)
+    assert leftovers.move_away(save, attempt=2, beyond=0, only=ours) == [4]
+    leftovers.retire_tracker(save, attempt=2)
+    assert (save / "latest_checkpointed_iteration.txt").read_text() == "3"
+
+
+def test_without_any_model_left_the_tracker_goes_along(job: JobOnDisk) -> None:
+    job.save(job.attempt(), 4, parts=("policy",))
+    save = job.save_folder("policy")
+    leftovers.move_away(save, attempt=2, beyond=0)
+    leftovers.retire_tracker(save, attempt=2)
+    assert not (save / "latest_checkpointed_iteration.txt").exists()
+
+
+def test_all_processes_of_a_launch_have_one_key_and_launches_differ() -> None:
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}
+    assert (launch_key(slurm).job, launch_key(slurm).restart) == ("7", 2)
+    torchrun = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "1"}
+    by_parent = launch_key(torchrun)
+    assert by_parent.restart == 1
+    assert str(os.getppid()) in by_parent.job, "torchrun's default run id names no launch; its agent does"
+    assert launch_key({**torchrun, "TORCHELASTIC_RUN_ID": "abc"}).job == "abc"

@@ -1,0 +1,24 @@
+"""Fixtures that more than one folder of tests uses."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for job_on_disk, whatever folder a test is in
+
+from job_on_disk import JobOnDisk
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> JobOnDisk:
+    return JobOnDisk(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def no_configuration_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable of the person who runs the tests must not configure them."""
+    for name in os.environ:
+        if name.startswith("MEGATRON_RESUME_"):
+            monkeypatch.delenv(name)

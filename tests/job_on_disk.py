@@ -1,0 +1,130 @@
+"""A job's folders as the package itself writes them, without Megatron: for tests of what is on disk."""
+
+from pathlib import Path
+
+from megatron_resume.checkpoint import commit
+from megatron_resume.checkpoint.attempts import take_number, write_start
+from megatron_resume.checkpoint.folder import Folder, ResumePoint, read_folder, read_point
+from megatron_resume.checkpoint.layout import PointName, model_folder, point_path
+from megatron_resume.checkpoint.model_files import record_files
+from megatron_resume.checkpoint.records import DataCheckpoint, Launch, Progress, Receipt, Start
+from megatron_resume.resume.choose import Outcome, Request, choose
+from megatron_resume.roles import TRAINED
+
+SAMPLES = 16  # consumed per iteration
+
+
+class JobOnDisk:
+    """One job below `base`; every number is derived from iteration and attempt, so tests can foretell them."""
+
+    def __init__(self, base: Path, roles: tuple[str, ...] = TRAINED):
+        self.base, self.roles = base, roles
+        self.root = base / "data_checkpoint"
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def launch(self, job: str = "job") -> Launch:
+        return Launch(job=job, restart=0, host="node0", pid=1)
+
+    def attempt(
+        self,
+        parent: PointName | None = None,
+        *,
+        requested_fresh: bool = False,
+        requested_iteration: int | None = None,
+        job: str = "job",
+    ) -> int:
+        """Begin the next attempt."""
+        number = take_number(self.root)
+        start = Start(
+            attempt=number,
+            nonce=f"nonce of {number}",
+            outcome="resume" if parent else "fresh",
+            parent=parent,
+            ancestry=(parent.attempt,) if parent else (),
+            requested_iteration=requested_iteration,
+            requested_fresh=requested_fresh,
+            launch=self.launch(job),
+            versions={},
+            config={"trained_roles": list(self.roles)},
+            created="2026-01-01T00:00:00+00:00",
+        )
+        write_start(self.root, start)
+        return number
+
+    def save_folder(self, role: str) -> Path:
+        return self.base / "checkpoints" / role
+
+    def model(self, role: str, iteration: int) -> Path:
+        return self.save_folder(role) / model_folder(iteration)
+
+    def save_model(self, role: str, name: PointName) -> Path:
+        """What Megatron would write."""
+        folder = self.model(role, name.iteration)
+        folder.mkdir(parents=True)
+        (folder / "__0_0.distcp").write_bytes(f"weights of {role} at {name}".encode())
+        (folder / ".metadata").write_bytes(b"which tensor lies where")
+        (self.save_folder(role) / "latest_checkpointed_iteration.txt").write_text(str(name.iteration))
+        return folder
+
+    def write_receipt(self, role: str, name: PointName, progress: Progress | None = None) -> None:
+        files = record_files(self.save_model(role, name))
+        receipt = Receipt(
+            role=role,
+            iteration=name.iteration,
+            attempt=name.attempt,
+            nonce=f"nonce of {name.attempt}",
+            directory=str(self.save_folder(role)),
+            relative=f"../checkpoints/{role}",
+            format="torch_dist",
+            files=files,
+            progress=progress or self.progress(name),
+            consumed_train_samples=name.iteration * SAMPLES,
+            versions={},
+        )
+        commit.write_receipt(point_path(self.root, name), receipt)
+
+    def progress(self, name: PointName) -> Progress:
+        return Progress(episode=name.iteration, consumed_samples=name.iteration * SAMPLES)
+
+    def write_data(self, name: PointName) -> None:
+        data = DataCheckpoint(
+            iteration=name.iteration,
+            attempt=name.attempt,
+            nonce=f"nonce of {name.attempt}",
+            progress=self.progress(name),
+            tracked={"kl": {"coefficient": 0.1}},
+            rng=None,
+            fingerprints={},
+        )
+        commit.write_data(point_path(self.root, name), data, None)
+
+    def save(self, attempt: int, iteration: int, *, parts: tuple[str, ...] | None = None) -> PointName:
+        """Save a point; `parts` leaves some out: roles, "data", "commit"."""
+        name = PointName(iteration, attempt)
+        point = commit.open_point(self.root, name)
+        parts = parts if parts is not None else (*self.roles, "data", "commit")
+        for role in self.roles:
+            if role in parts:
+                self.write_receipt(role, name)
+        if "data" in parts:
+            self.write_data(name)
+        if "commit" in parts:
+            commit.commit(point, name, nonce=f"nonce of {attempt}", roles=self.roles)
+        return name
+
+    def folder(self) -> Folder:
+        return read_folder(self.root)
+
+    def point(self, name: PointName) -> ResumePoint:
+        return read_point(self.root, name, self.roles)
+
+    def choose(self, request: Request | None = None, job: str = "a new job") -> Outcome:
+        return choose(self.folder(), request or Request(), self.launch(job), self.point)
+
+
+def contents(base: Path) -> dict[str, bytes | None]:
+    """Every path below `base` with its bytes: to show that nothing changed."""
+    return {
+        str(path.relative_to(base)): path.read_bytes() if path.is_file() else None
+        for path in sorted(base.rglob("*"))
+    }

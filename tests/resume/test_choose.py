@@ -1,0 +1,189 @@
+"""Which outcome a start has, on folders that the store itself wrote."""
+
+import shutil
+
+import pytest
+from job_on_disk import JobOnDisk
+
+from megatron_resume.checkpoint.layout import START, PointName, attempt_path, point_path
+from megatron_resume.resume.choose import Fresh, Outcome, Refused, Request, Resume
+
+
+def chosen(outcome: Outcome) -> PointName:
+    assert isinstance(outcome, Resume), outcome
+    return outcome.point.name
+
+
+def reasons(outcome: Outcome) -> dict[PointName, str]:
+    return {passed.point: passed.reason for passed in outcome.passed_over}
+
+
+def test_an_empty_folder_starts_fresh(job: JobOnDisk) -> None:
+    assert isinstance(job.choose(), Fresh)
+
+
+def test_the_newest_committed_point_is_chosen(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    job.save(attempt, 2)
+    newest = job.save(attempt, 10)
+    outcome = job.choose()
+    assert chosen(outcome) == newest
+    assert not outcome.passed_over
+
+
+@pytest.mark.parametrize(
+    ("parts", "lacking"),
+    [
+        ((), "policy, value, the data"),
+        (("policy",), "value, the data"),
+        (("policy", "data"), "value"),
+        (("policy", "value"), "the data"),
+    ],
+)
+def test_a_point_that_lacks_a_part_is_passed_over_for_the_older_whole_one(
+    job: JobOnDisk, parts: tuple[str, ...], lacking: str
+) -> None:
+    attempt = job.attempt()
+    whole = job.save(attempt, 2)
+    torn = job.save(attempt, 4, parts=parts)
+    outcome = job.choose()
+    assert chosen(outcome) == whole
+    assert reasons(outcome) == {torn: f"it was never committed: {lacking} not saved"}
+
+
+def test_a_point_with_all_parts_but_no_commit_is_passed_over(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    whole = job.save(attempt, 2)
+    uncommitted = job.save(attempt, 4, parts=("policy", "value", "data"))
+    outcome = job.choose()
+    assert chosen(outcome) == whole
+    assert "never committed" in reasons(outcome)[uncommitted]
+
+
+def test_without_any_commit_the_start_is_fresh_and_says_what_it_passed_over(job: JobOnDisk) -> None:
+    torn = job.save(job.attempt(), 2, parts=("policy",))
+    outcome = job.choose()
+    assert isinstance(outcome, Fresh)
+    assert list(reasons(outcome)) == [torn]
+
+
+def test_an_attempt_continues_the_line_of_its_parent(job: JobOnDisk) -> None:
+    first = job.save(job.attempt(), 4)
+    assert chosen(job.choose()) == first
+    second = job.attempt(first)
+    assert chosen(job.choose()) == first, "the newest attempt has not committed yet"
+    newest = job.save(second, 6)
+    assert chosen(job.choose()) == newest
+
+
+def test_points_that_were_rolled_back_are_never_chosen_by_themselves(job: JobOnDisk) -> None:
+    first = job.attempt()
+    back = job.save(first, 2)
+    job.save(first, 8)  # newer, and whole
+    second = job.attempt(back, requested_iteration=2)
+    assert chosen(job.choose()) == back
+    newest = job.save(second, 4)
+    assert chosen(job.choose()) == newest
+
+
+def test_a_late_commit_of_a_dead_attempt_is_not_on_the_line(job: JobOnDisk) -> None:
+    first = job.attempt()
+    parent = job.save(first, 2)
+    second = job.attempt(parent)
+    job.save(first, 4)  # the dead attempt's writer wakes up
+    newest = job.save(second, 3)
+    assert chosen(job.choose()) == newest
+
+
+def test_rolling_back_takes_the_asked_iteration(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    wanted = job.save(attempt, 2)
+    job.save(attempt, 4)
+    assert chosen(job.choose(Request(iteration=2))) == wanted
+
+
+def test_rolling_back_to_what_was_not_saved_names_what_was(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    job.save(attempt, 2)
+    job.save(attempt, 4)
+    outcome = job.choose(Request(iteration=3))
+    assert isinstance(outcome, Refused)
+    assert "saved there: 2, 4" in outcome.reason
+    assert not outcome.damaged
+
+
+def test_a_roll_back_is_honoured_once_per_launch(job: JobOnDisk) -> None:
+    first = job.attempt(job="earlier")
+    back = job.save(first, 2)
+    job.save(first, 4)
+    second = job.attempt(back, requested_iteration=2, job="launch A")
+    newest = job.save(second, 3)
+    again = Request(iteration=2)
+    assert chosen(job.choose(again, job="launch A")) == newest, "the launcher restarted the same launch"
+    assert chosen(job.choose(again, job="launch B")) == back, "a person asked again"
+
+
+def test_switched_off_the_start_is_fresh_and_counts_what_stays(job: JobOnDisk) -> None:
+    job.save(job.attempt(), 2)
+    outcome = job.choose(Request(fresh=True))
+    assert isinstance(outcome, Fresh)
+    assert outcome.requested
+    assert "1 committed points stay" in outcome.reason
+
+
+def test_a_fresh_start_on_purpose_begins_a_line_of_its_own(job: JobOnDisk) -> None:
+    job.save(job.attempt(), 20)
+    second = job.attempt(requested_fresh=True)
+    own = job.save(second, 2, parts=())
+    outcome = job.choose()
+    assert isinstance(outcome, Refused)
+    assert "started fresh on purpose" in outcome.reason
+    assert list(reasons(outcome)) == [own]
+
+
+def test_a_fresh_start_that_nobody_asked_for_and_that_died_early_is_skipped(job: JobOnDisk) -> None:
+    newest = job.save(job.attempt(), 20)
+    job.save(job.attempt(), 22, parts=("policy",))
+    assert chosen(job.choose()) == newest
+
+
+def test_with_every_committed_point_damaged_the_start_is_refused(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    for iteration in (2, 4):
+        job.save(attempt, iteration)
+        shutil.rmtree(job.model("value", iteration))
+    outcome = job.choose()
+    assert isinstance(outcome, Refused)
+    assert outcome.damaged
+    assert len(outcome.passed_over) == 2
+    assert "--no-enable-resume-training" in outcome.reason
+
+
+def test_a_damaged_start_file_never_leads_to_a_fresh_start(job: JobOnDisk) -> None:
+    newest = job.save(job.attempt(), 4)
+    (attempt_path(job.root, 1) / START).write_bytes(b"{torn")
+    assert chosen(job.choose()) == newest
+    shutil.rmtree(point_path(job.root, newest))
+    assert isinstance(job.choose(), Refused)
+
+
+def test_a_forged_loop_of_parents_ends(job: JobOnDisk) -> None:
+    job.attempt(PointName(4, 2))
+    job.attempt(PointName(4, 1))
+    job.save(1, 4)
+    assert chosen(job.choose()) == PointName(4, 1)
+
+
+def test_a_process_for_policy_alone_can_use_a_point_of_both(job: JobOnDisk) -> None:
+    name = job.save(job.attempt(), 2)
+    job.roles = ("policy",)
+    assert chosen(job.choose()) == name
+
+
+def test_a_point_of_policy_alone_is_no_point_for_both(tmp_path: JobOnDisk) -> None:
+    job = JobOnDisk(tmp_path, roles=("policy",))
+    name = job.save(job.attempt(), 2)
+    job.roles = ("policy", "value")
+    outcome = job.choose()
+    assert isinstance(outcome, Refused)
+    assert "value is not in it" in reasons(outcome)[name]

@@ -1,0 +1,189 @@
+"""Hooks reach every copy of a name, in every order of imports, and can be taken back."""
+
+import functools
+import importlib
+import inspect
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from megatron_resume.errors import UnsupportedMegatron
+from megatron_resume.hooks import Hook, HookSet
+
+HOME = """
+def greet(name, punctuation="!", *, loud=False):
+    "Say hello."
+    return f"hello {name}{punctuation}"
+
+def leave(name):
+    return f"bye {name}"
+
+def closure():
+    x = 1
+    def inner(name):
+        return x
+    return inner
+decorated = closure()
+"""
+USER = """
+import functools
+from hooked_home import greet, leave
+table = {"greet": greet}
+bound = functools.partial(greet, "partial")
+def uses_default(fn=greet):
+    return fn("default")
+"""
+
+
+def shouting(original):
+    def wrapper(*args, **kwargs):
+        return original(*args, **kwargs).upper()
+
+    return wrapper
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    (tmp_path / "hooked_home.py").write_text(HOME)
+    (tmp_path / "hooked_user.py").write_text(USER)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    for name in ("hooked_home", "hooked_user"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def hooks(modules):
+    made = HookSet(
+        [
+            Hook("hooked_home", "greet", ("name", "punctuation"), shouting),
+            Hook("hooked_home", "leave", ("name",), shouting),
+            Hook("hooked_home", "not_in_this_version", (), shouting, optional=True),
+        ]
+    )
+    yield made
+    made.uninstall()
+
+
+def calls():
+    user = importlib.import_module("hooked_user")
+    return [
+        user.greet("a"),
+        user.table["greet"]("b"),
+        user.bound(),
+        user.uses_default(),
+        user.leave(name="c"),
+    ]
+
+
+HOOKED = ["HELLO A!", "HELLO B!", "HELLO PARTIAL!", "HELLO DEFAULT!", "BYE C"]
+PLAIN = ["hello a!", "hello b!", "hello partial!", "hello default!", "bye c"]
+
+
+@pytest.mark.parametrize("when", ["before", "between", "after"])
+def test_every_copy_of_the_name_is_hooked_in_every_order_of_imports(hooks, when):
+    if when == "before":
+        hooks.install()
+    importlib.import_module("hooked_home")
+    if when == "between":
+        hooks.install()
+    importlib.import_module("hooked_user")
+    if when == "after":
+        hooks.install()
+    assert calls() == HOOKED
+
+
+def test_uninstall_restores_the_very_code_and_defaults(hooks):
+    home = importlib.import_module("hooked_home")
+    function, code = home.greet, home.greet.__code__
+    defaults, kwdefaults, names = home.greet.__defaults__, home.greet.__kwdefaults__, set(vars(home))
+    hooks.install()
+    assert function.__code__ is not code
+    hooks.uninstall()
+    assert home.greet is function
+    assert function.__code__ is code
+    assert function.__defaults__ is defaults
+    assert function.__kwdefaults__ is kwdefaults
+    assert set(vars(home)) == names
+    assert calls() == PLAIN
+
+
+def test_two_calls_install_once(hooks):
+    importlib.import_module("hooked_home")
+    hooks.install()
+    hooks.install()
+    assert calls() == HOOKED
+    hooks.uninstall()
+    assert calls() == PLAIN
+
+
+def test_hooks_can_be_installed_again_after_uninstall(hooks):
+    hooks.install()
+    hooks.uninstall()
+    hooks.install()
+    assert calls() == HOOKED
+
+
+def test_a_hooked_function_keeps_its_signature_name_and_docstring(hooks):
+    home = importlib.import_module("hooked_home")
+    before = inspect.signature(home.greet)
+    hooks.install()
+    assert inspect.signature(home.greet) == before
+    assert home.greet.__name__ == "greet"
+    assert home.greet.__doc__ == "Say hello."
+
+
+def test_waiting_hooks_leave_the_module_its_own_loader(hooks):
+    hooks.install()
+    assert hooks.state(hooks.hooks[0]) == "waiting for hooked_home"
+    home = importlib.import_module("hooked_home")
+    assert hooks.state(hooks.hooks[0]) == "active"
+    assert "def greet" in inspect.getsource(home)
+    assert importlib.reload(home) is home  # finders and loaders still do their work
+
+
+@pytest.mark.parametrize("imported", [True, False])
+def test_a_missing_parameter_hooks_nothing_at_all(modules, imported):
+    made = HookSet(
+        [
+            Hook("hooked_home", "leave", ("name",), shouting),
+            Hook("hooked_home", "greet", ("name", "tempo"), shouting),
+        ]
+    )
+    if imported:
+        importlib.import_module("hooked_home")
+    with pytest.raises(UnsupportedMegatron, match="greet has no parameter tempo"):
+        made.install()
+        importlib.import_module("hooked_home")
+    assert not made.installed
+    assert calls() == PLAIN
+
+
+def test_a_missing_function_is_named(modules):
+    importlib.import_module("hooked_home")
+    with pytest.raises(UnsupportedMegatron, match="hooked_home.gone does not exist"):
+        HookSet([Hook("hooked_home", "gone", (), shouting)]).install()
+
+
+def test_a_function_that_somebody_decorated_is_refused(modules):
+    importlib.import_module("hooked_home")
+    with pytest.raises(UnsupportedMegatron, match="not a plain function"):
+        HookSet([Hook("hooked_home", "decorated", (), shouting)]).install()
+
+
+def test_importing_auto_imports_neither_megatron_nor_the_script(tmp_path):
+    program = """
+        import sys
+        import megatron_resume.auto
+        assert not [name for name in sys.modules if name.partition(".")[0] == "megatron"]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, cwd=tmp_path)
+
+
+def test_a_partial_made_before_is_hooked_too(hooks):
+    home = importlib.import_module("hooked_home")
+    early = functools.partial(home.greet, "early", punctuation="?")
+    hooks.install()
+    assert early() == "HELLO EARLY?"
