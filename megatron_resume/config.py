@@ -147,6 +147,8 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> ResumeCo
     if path:
         given = {**from_yaml(str(path), KEYS, environ, skip=given), **given}
     values = {key: _converted(key, given[key], environ) for key in KEYS if key in given}
+    if values.get("max_data_ckpt_nums") is not None:
+        _warn("max_data_ckpt_nums is set, but this release removes no resume points: watch the disk", environ)
     return ResumeConfig(**{key: value for key, value in values.items() if value is not None})  # type: ignore[arg-type]
 
 
@@ -158,8 +160,7 @@ def _converted(key: str, given: Given, environ: Mapping[str, str]) -> object:
     if value is None:
         return None
     if key == "max_data_ckpt_nums" and value == 1 and value is not True:
-        if environ.get("RANK", "0") == "0":
-            _warn_once(f"{given.source} is 1; 2 resume points are kept, so that one outlives a failed save")
+        _warn(f"{given.source} is 1; 2 resume points are kept, so that one outlives a failed save", environ)
         return 2
     if _kind(key) is bool and type(value) is int and value in (0, 1):
         value = bool(value)
@@ -222,6 +223,11 @@ def _fix(key: str, given: Given) -> str:
 
 def _flag(key: str) -> str:
     return "--" + key.replace("_", "-")
+
+
+def _warn(message: str, environ: Mapping[str, str]) -> None:
+    if environ.get("RANK", "0") == "0":
+        _warn_once(message)
 
 
 @functools.cache

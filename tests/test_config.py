@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from megatron_resume.config import KEYS, ResumeConfig, add_flags, resolve
+from megatron_resume.config import KEYS, ResumeConfig, _warn_once, add_flags, resolve
 from megatron_resume.errors import ConfigError
 from megatron_resume.sources import variable
 
@@ -206,12 +206,19 @@ def test_a_path_that_would_make_an_odd_folder_is_refused(path: str) -> None:
 
 
 def test_chatlearns_one_checkpoint_becomes_two_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    _warn_once.cache_clear()
     with caplog.at_level(logging.WARNING, "megatron_resume.config"):
         configs = [resolve({"max_data_ckpt_nums": 1}, {}) for _ in range(2)]
     assert [config.max_data_ckpt_nums for config in configs] == [2, 2]
-    assert [record.getMessage() for record in caplog.records] == [
-        "--max-data-ckpt-nums is 1; 2 resume points are kept, so that one outlives a failed save"
-    ]
+    text = "--max-data-ckpt-nums is 1; 2 resume points are kept, so that one outlives a failed save"
+    assert [record.getMessage() for record in caplog.records].count(text) == 1
+
+
+def test_a_limit_that_is_not_applied_yet_is_said_to_be_so(caplog: pytest.LogCaptureFixture) -> None:
+    _warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING, "megatron_resume.config"):
+        resolve({"max_data_ckpt_nums": 3}, {})
+    assert "removes no resume points" in caplog.text
 
 
 def test_only_rank_0_warns(caplog: pytest.LogCaptureFixture) -> None:
