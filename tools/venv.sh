@@ -9,6 +9,9 @@ is_312() { "$@" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' >/dev
 # A pyenv shim may be on PATH with no version behind it, so each candidate is asked.
 find_python() {
     local candidate
+    if [ -n "${PYTHON:-}" ] && ! is_312 "$PYTHON"; then
+        echo "make: PYTHON=$PYTHON is not Python 3.12; looking for another" >&2
+    fi
     for candidate in ${PYTHON:-} python3.12 python3 python "$HOME"/.pyenv/versions/3.12*/bin/python; do
         if is_312 "$candidate"; then
             echo "$candidate"
