@@ -1,0 +1,69 @@
+"""One job server and one undisturbed run of each shape, shared by all tests of this folder."""
+
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from runs import Run, Server  # noqa: E402
+
+TP2 = ("--tensor-model-parallel-size", "2")
+SHAPES: dict[str, tuple[str, ...]] = {"dp2": (), "tp2": TP2}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(tmp_path_factory.mktemp("server") / "server.log")
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """The run of a shape that nobody disturbed; it also made the frozen models that all others share."""
+    runs: dict[str, Run] = {}
+
+    def of(shape: str) -> Run:
+        if shape not in runs:
+            run = Run(server, tmp_path_factory.mktemp("undisturbed") / shape, SHAPES[shape])
+            run.finish()
+            runs[shape] = run
+        return runs[shape]
+
+    return of
+
+
+@pytest.fixture
+def new_run(server: Server, undisturbed: Callable[[str], Run], tmp_path: Path) -> Callable[..., Run]:
+    """A run with a folder of its own, and the frozen models of the undisturbed one."""
+
+    def make(shape: str = "dp2", *flags: str, name: str = "run") -> Run:
+        frozen = undisturbed(shape).output / "checkpoints"
+        loads = ("--reference-load", str(frozen / "reference"), "--reward-load", str(frozen / "reward"))
+        return Run(server, tmp_path / name, (*SHAPES[shape], *loads, *flags))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def interrupted(
+    server: Server, undisturbed: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A dp 2 run that was killed between the saves of its second episode; copy it, do not start it."""
+    frozen = undisturbed("dp2").output / "checkpoints"
+    loads = ("--reference-load", str(frozen / "reference"), "--reward-load", str(frozen / "reward"))
+    run = Run(server, tmp_path_factory.mktemp("interrupted") / "run", loads)
+    run.killed("save.begin@value:2")
+    return run
+
+
+@pytest.fixture
+def copy_of_interrupted(interrupted: Run, tmp_path: Path) -> Run:
+    """The interrupted run again, in a folder of its own: everything, models included, was copied."""
+    target = tmp_path / "copy"
+    shutil.copytree(interrupted.output, target)
+    return Run(interrupted.server, target, interrupted.flags)

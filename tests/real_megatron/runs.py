@@ -1,0 +1,177 @@
+"""Runs of the RLHF example on real Megatron: started from one process that imported everything once."""
+
+import functools
+import json
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "megatron"
+TAMPERED = ROOT / "tests" / "real_megatron" / "tampered.py"
+SCRIPT = EXAMPLE / "scripts" / "train_rlhf_llama.sh"
+
+EPISODES = 3
+ITERATIONS_PER_EPISODE = 2
+# Two iterations an episode: the first trace lines of a second iteration depend on optimizer and RNG.
+SMALL = ["--samples-per-episode", "16", "--global-batch-size", "16", "--micro-batch-size", "4"]
+SYNC: tuple[str, ...] = ()
+ASYNC = ("--async-save", "--use-persistent-ckpt-worker")
+
+
+class Server:
+    """Runs jobs, one after the other; each costs a fork instead of 15 seconds of imports."""
+
+    def __init__(self, log: Path):
+        self._log = open(log, "w")
+        command = [sys.executable, "-B", str(EXAMPLE / "cpu" / "fork_server.py")]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+        )
+        assert self._read() == {"ready": True}
+
+    def _read(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the job server ended; see {self._log.name}"
+        record: dict[str, Any] = json.loads(line)
+        return record
+
+    def run(self, **job: Any) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return self._read()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._log.close()
+
+
+@dataclass
+class Ended:
+    """One start of a run that is over."""
+
+    code: int  # of the rank that failed first; negative for a signal
+    codes: list[int]
+    log: str
+    timed_out: bool
+
+    def line(self, pattern: str) -> str:
+        """The one line of the log that matches, as rank 0 wrote it."""
+        found = [line for line in self.log.splitlines() if re.search(pattern, line)]
+        assert len(found) == 1, f"{pattern!r} matches {len(found)} lines of:\n{self.log[-6000:]}"
+        return found[0]
+
+
+@dataclass
+class Run:
+    """One training job with its output folder: start it as often as it takes, always by the same command."""
+
+    server: Server
+    output: Path
+    flags: tuple[str, ...] = ()
+    num_ranks: int = 2
+    starts: list[Ended] = field(default_factory=list)
+    without: tuple[str, ...] = ()  # flags of the example's script to leave out, with their value
+
+    @property
+    def data_checkpoint(self) -> Path:
+        return self.output / "data_checkpoint"
+
+    def start(
+        self,
+        *flags: str,
+        crash: str | None = None,
+        script: Path | None = None,
+        env: dict[str, str | None] | None = None,
+        episodes: int = EPISODES,
+    ) -> Ended:
+        """Start the job; `crash` names the crash point where SIGKILL ends it."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        log = self.output / f"start{len(self.starts) + 1}.log"
+        job: dict[str, Any] = {
+            "name": log.name,
+            "num_ranks": self.num_ranks,
+            "argv": [*self._arguments(), *SMALL, "--num-episodes", str(episodes), *self.flags, *flags],
+            "log": str(log),
+            "env": {"MEGATRON_RESUME_CRASH": crash, **(env or {})},
+            "timeout": 120,
+            "fork_helpers": True,
+        }
+        if script is not None:
+            job["script"] = str(script)
+        result = self.server.run(**job)
+        ended = Ended(result["code"], result["codes"], log.read_text(errors="replace"), result["timed_out"])
+        self.starts.append(ended)
+        return ended
+
+    def _arguments(self) -> list[str]:
+        given = arguments(self.output)
+        for flag in self.without:
+            at = given.index(flag)
+            del given[at : at + 2]
+        return given
+
+    def finish(self, *flags: str, **options: Any) -> Ended:
+        """Start the job, which must come to its end."""
+        ended = self.start(*flags, **options)
+        assert ended.code == 0, f"exit code {ended.code}\n{ended.log[-6000:]}"
+        return ended
+
+    def killed(self, crash: str, *flags: str, **options: Any) -> Ended:
+        """Start the job, which must die at its crash point."""
+        ended = self.start(*flags, crash=crash, **options)
+        assert f"crash point {crash.partition(':')[0]}" in ended.log, ended.log[-6000:]
+        assert ended.code == -9, ended.codes
+        return ended
+
+    def trace(self) -> list[dict[str, Any]]:
+        """The effective trace: of each iteration the line of the attempt that survived, without `attempt`."""
+        survived: dict[int, dict[str, Any]] = {}
+        for line in (self.output / "trace.jsonl").read_text().splitlines():
+            record = json.loads(line)
+            known = survived.get(record["iteration"])
+            if known is None or record["attempt"] >= known["attempt"]:
+                survived[record["iteration"]] = record
+        return [{k: v for k, v in survived[i].items() if k != "attempt"} for i in sorted(survived)]
+
+    def final_state(self) -> dict[str, Any]:
+        """Digests of every weight and optimizer state of every rank at the end."""
+        files = sorted(self.output.glob("final_state.json*"))
+        assert len(files) == self.num_ranks
+        return {path.name: json.loads(path.read_text()) for path in files}
+
+    def status(self) -> dict[str, Any]:
+        """What `megatron-resume status --json` says."""
+        command = [sys.executable, "-m", "megatron_resume", "status", str(self.data_checkpoint), "--json"]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True)
+        report: dict[str, Any] = json.loads(printed.stdout)
+        return report
+
+
+@functools.cache
+def _dry_run(output: str) -> tuple[str, ...]:
+    command = ["bash", str(SCRIPT), "--model-size", "tiny", "--output", output, "--dry-run"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(printed)
+    entry = next(i for i, word in enumerate(words) if word.endswith("train_rlhf.py"))
+    return tuple(words[entry + 1 :])
+
+
+def arguments(output: Path) -> list[str]:
+    """What the script of the example gives to its entry for the tiny model."""
+    return [*_dry_run(str(output)), "--final-state-file", str(output / "final_state.json")]
+
+
+def assert_identical(run: Run, reference: Run) -> None:
+    """Nothing differs: not one number of the trace, not one weight, not one optimizer state."""
+    for ours, theirs in zip(run.trace(), reference.trace(), strict=True):
+        assert ours == theirs
+    assert run.final_state() == reference.final_state()

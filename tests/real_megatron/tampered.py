@@ -1,0 +1,172 @@
+"""The example's entry with one thing spoiled, named by `TAMPER`: to show that the tests would see it.
+
+Executed by the job server in place of train_rlhf.py. Everything spoiled here is restored, or done, by an
+untouched start.
+"""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+ENTRY = Path(__file__).resolve().parents[2] / "examples" / "megatron" / "entry" / "train_rlhf.py"
+sys.path.insert(0, str(ENTRY.parent))
+
+import megatron.training.training as training  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+import megatron_resume.auto  # noqa: E402, F401
+from megatron_resume.adapter import api, loading, rng  # noqa: E402
+
+
+def after_each_load(spoil):
+    """Run `spoil(optimizer, scheduler)` when a trained role was loaded."""
+    load = training.load_checkpoint
+
+    def load_and_spoil(model, optimizer, scheduler, *args, **kwargs):
+        result = load(model, optimizer, scheduler, *args, **kwargs)
+        if optimizer is not None:
+            spoil(optimizer, scheduler)
+        return result
+
+    training.load_checkpoint = load_and_spoil
+
+
+def optimizer():
+    def forget(optimizer, scheduler):
+        for state in optimizer.optimizer.state.values():
+            state["exp_avg"].zero_()
+
+    after_each_load(forget)
+
+
+def scheduler():
+    def forget(optimizer, scheduler):
+        scheduler.num_steps = 0
+        scheduler.step(0)
+
+    after_each_load(forget)
+
+
+def random_numbers():
+    def seed_as_if_fresh(states):
+        from rlhf.seed_checkpoints import seed_everything
+
+        seed_everything(1234)
+
+    rng.restore = seed_as_if_fresh
+
+
+def our_random_numbers():
+    """Megatron's own, of one data-parallel rank, are then all there is."""
+    loading._restore_rng = lambda current: None
+
+
+def kl_coefficient():
+    from rlhf.ppo import AdaptiveKLController
+
+    AdaptiveKLController.load_state_dict = lambda self, state: None
+
+
+def data_position():
+    import megatron_resume
+
+    def from_the_first_sample():
+        now = api.progress()
+        return dataclasses.replace(now, consumed_samples=0) if now.resume_training else now
+
+    megatron_resume.progress = from_the_first_sample
+
+
+def save_before_advance():
+    """The order of a careless loop: saves come before the episode is said to be done."""
+    import megatron_resume
+    from rlhf.job import Job
+
+    due = []
+    save = Job._save_if_due
+    Job._save_if_due = lambda self, episodes_done: None
+
+    def save_then_advance(*, samples):
+        save(due[0], 10**9)
+        api.advance(samples=samples)
+
+    run = Job.run
+    Job.run = lambda self: (due.append(self), run(self))[1]
+    megatron_resume.advance = save_then_advance
+
+
+def save_before_advance_with_experience():
+    import megatron_resume
+    from rlhf.job import Job
+
+    class Buffer:
+        def state_dict(self):
+            return {"tokens": torch.arange(6, dtype=torch.bfloat16), "rows": np.arange(3)}
+
+        def load_state_dict(self, state):
+            assert state["tokens"].dtype == torch.bfloat16
+            print("experience restored:", state["tokens"].tolist(), state["rows"].tolist(), api.progress())
+
+    save_before_advance()
+    run = Job.run
+
+    def tracked_run(self):
+        megatron_resume.track("experience", Buffer(), experience=True)
+        return run(self)
+
+    Job.run = tracked_run
+
+
+def never_saves():
+    from rlhf.job import Job
+
+    Job._save_if_due = lambda self, episodes_done: None
+
+
+def changes_finetune_late():
+    from rlhf import roles
+
+    arguments_of = roles.arguments_of
+
+    def spoiled(args):
+        args.finetune = True
+        return arguments_of(args)
+
+    roles.arguments_of = spoiled
+
+
+def forgets_to_load_value():
+    from rlhf import roles
+
+    build = roles.build_and_load
+
+    def build_without_loading(base, role):
+        setup = roles.setup_model_and_optimizer
+        if role == "value":
+            roles.setup_model_and_optimizer = lambda *a: without_load(setup, *a)
+        try:
+            return build(base, role)
+        finally:
+            roles.setup_model_and_optimizer = setup
+
+    def without_load(setup, *arguments):
+        from megatron.training import get_args
+
+        get_args().load, get_args().pretrained_checkpoint = None, None
+        return setup(*arguments)
+
+    from rlhf import start
+
+    start.build_and_load = build_without_loading
+
+
+def nothing():
+    pass
+
+
+if __name__ == "__main__":
+    globals()[os.environ["TAMPER"]]()
+    sys.argv[0] = str(ENTRY)
+    exec(compile(ENTRY.read_text(), str(ENTRY), "exec"), {"__name__": "__main__", "__file__": str(ENTRY)})
