@@ -31,7 +31,7 @@ import uuid
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 HERE = Path(__file__).resolve().parent
 if str(HERE.parent) not in sys.path:
@@ -152,8 +152,8 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _lead(job: Job, writer: int) -> None:
-    """Be the leader of the job's session: fork its ranks, wait, report their codes. Does not return."""
+def _lead(job: Job, writer: int) -> NoReturn:
+    """Be the leader of the job's session: fork its ranks, wait, report their codes."""
     try:
         end_with_parent()
         os.setsid()
@@ -244,7 +244,7 @@ def _exit_code(code: object) -> int:
     return 1
 
 
-def _end_like_an_interpreter(code: int) -> None:
+def _end_like_an_interpreter(code: int) -> NoReturn:
     """Join threads and run atexit handlers, which commit pending checkpoints, then leave."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]

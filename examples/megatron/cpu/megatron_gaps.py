@@ -57,8 +57,9 @@ def adam_can_load_before_its_first_step() -> None:
     def load_state_dict_with_steps(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = load_state_dict(self, *args, **kwargs)
         for group in self.optimizer.param_groups:
-            for parameter in group["params"] if group.get("step") is not None else ():
-                self.optimizer.state[parameter]["step"] = torch.tensor(float(group["step"]))
+            step = group.pop("step", None)
+            for parameter in group["params"] if step is not None else ():
+                self.optimizer.state[parameter]["step"] = torch.tensor(float(step))
         return result
 
     optimizer.state_dict = state_dict_with_zeros

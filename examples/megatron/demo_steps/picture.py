@@ -125,4 +125,4 @@ def _begins(records: list[Record], attempt: int) -> int | None:
 
 def _ends(records: list[Record], attempt: int) -> float:
     """Where an attempt's line ends: half a step behind its last whole iteration."""
-    return max(record["iteration"] for record in records if record["attempt"] == attempt) + 0.5
+    return 0.5 + max(int(record["iteration"]) for record in records if record["attempt"] == attempt)

@@ -143,7 +143,7 @@ model_flags() {
     if ((kv_heads != heads)); then
         flags+=(--group-query-attention --num-query-groups "$kv_heads")
     fi
-    # Megatron wants sequence parallelism and tensor parallelism together only where memory matters.
+    # Saves memory. tiny runs without Transformer Engine, where Megatron's norm refuses it.
     if ((tp > 1)) && [[ "$1" != tiny ]]; then
         flags+=(--sequence-parallel)
     fi
@@ -165,7 +165,7 @@ size_flags() {
         local length=2048
         [[ "$1" == llama3-* ]] && length=4096
         flags+=(
-            --tokenizer-type HuggingFaceTokenizer --bf16 --use-flash-attn
+            --tokenizer-type HuggingFaceTokenizer --bf16
             --seq-length "$length" --max-position-embeddings "$length" --response-length 512
             --micro-batch-size 1 --global-batch-size 128 --samples-per-episode 512 --rollout-batch-size 4
             --ppo-epochs 1 --lr 1e-6 --min-lr 1e-7 --value-lr 5e-6 --lr-decay-style cosine --clip-grad 1.0

@@ -54,12 +54,11 @@ def next_tokens(tokens: Tensor) -> Tensor:
     return tokens.roll(-1, dims=1)
 
 
-@torch.no_grad()
 def _forward(built: RoleModel, tokens: Tensor, batch_size: int, read: Read, labels: bool = False) -> Tensor:
     """`read` of the model's output for all rows, in microbatches, on every pipeline stage."""
     built.train_mode(False)
-    parts = [_one_batch(built, rows, read, labels) for rows in tokens.split(batch_size)]
-    return torch.cat(parts)
+    with torch.no_grad():
+        return torch.cat([_one_batch(built, rows, read, labels) for rows in tokens.split(batch_size)])
 
 
 def _one_batch(built: RoleModel, rows: Tensor, read: Read, labels: bool) -> Tensor:

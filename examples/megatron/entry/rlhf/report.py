@@ -50,7 +50,7 @@ class Report:
         self._write_curves(done, kl_coef)
         episode = f"episode {done.episode + 1}/{self._num_episodes}"
         if self._bar is not None:
-            curves = f"{episode}  {_curves(done)}"
+            curves = f"{episode}  reward {done.reward:+.2f}  kl {done.kl:+.2f}"
             self._bar.update(self._bar.task_ids[0], completed=done.iteration, curves=curves)
         elif self._prints:
             iteration = f"iteration {done.iteration}/{self._num_iterations}"

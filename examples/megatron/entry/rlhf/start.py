@@ -24,7 +24,8 @@ def start_megatron() -> argparse.Namespace:
         initialize.initialize_megatron()
     else:  # up to 0.17
         initialize.initialize_megatron(**given)
-    return get_args()
+    args: argparse.Namespace = get_args()
+    return args
 
 
 def _use_an_async_writer_that_exists(args: argparse.Namespace) -> None:

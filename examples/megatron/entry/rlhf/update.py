@@ -86,4 +86,4 @@ def _on_every_rank(loss: Tensor | None) -> float:
     if loss is not None:
         value.copy_(loss)
     torch.distributed.broadcast(value, src=torch.distributed.get_world_size() - 1)
-    return value.item()
+    return float(value.item())
