@@ -76,7 +76,7 @@ Flags of megatron_resume
 
 Every other flag goes to Megatron, e.g. --lr 1e-6 --seed 7 --global-batch-size 64 --async-save
 --use-persistent-ckpt-worker. A flag given here overrides what the script sets.
-`python examples/megatron/entry/train_rlhf.py --global-batch-size 1 --help` lists all of Megatron's own.
+`python examples/megatron/entry/train_rlhf.py --help` lists all of Megatron's own.
 EOF
 }
 
@@ -207,6 +207,9 @@ main() {
         nproc="${nproc:-2}"
     fi
     choose_architecture "$model_size"
+    if [[ "$model_size" != tiny && " ${rest[*]-} " != *" --tokenizer-model"* ]]; then
+        die "$model_size needs the folder of its Hugging Face tokenizer: --tokenizer-model DIR"
+    fi
     model_flags "$model_size"
     size_flags "$model_size"
     torchrun_command

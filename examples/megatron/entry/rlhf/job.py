@@ -1,6 +1,7 @@
 """The training loop: roll out an episode, train on it, save, until the last one."""
 
 import argparse
+import sys
 from pathlib import Path
 
 import torch
@@ -13,24 +14,26 @@ import megatron_resume
 from . import trace
 from .experience import Experience, minibatches
 from .final_state import write_final_state
+from .options import read_options
 from .ppo import AdaptiveKLController
 from .prompts import PromptError, Prompts, read_prompts
+from .refuse import refuse
 from .report import Report
-from .roles import TRAINED, RoleModel, arguments_of
+from .roles import TRAINED, arguments_of
 from .rollout import roll_out
 from .start import load_models, start_megatron
-from .tokens import Tokens, build_tokens
+from .tokens import build_tokens
 from .update import train_policy, train_value
 
 
 class Job:
     """Everything that the loop uses; the state that a resume brings back is in models and controller."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace, prompts: Prompts) -> None:
         self.args = args
-        self.prompts: Prompts = read_prompts(args.prompt_file, args.prompt_key)
-        self.tokens: Tokens = build_tokens()
-        self.models: dict[str, RoleModel] = load_models(args)
+        self.prompts = prompts
+        self.tokens = build_tokens()
+        self.models = load_models(args)
         self.controller = AdaptiveKLController(args.init_kl_coef, args.kl_target, args.kl_horizon)
         megatron_resume.track("kl_controller", self.controller)
         self.start = megatron_resume.progress()
@@ -104,11 +107,13 @@ class Job:
 
 def main() -> int:
     """Run the job; the exit status of the process."""
-    args = start_megatron()
+    options = read_options(sys.argv[1:])
     try:
-        job = Job(args)
+        prompts = read_prompts(options.prompt_file, options.prompt_key)
     except PromptError as error:
-        raise SystemExit(f"train_rlhf: {error}") from error
+        refuse(str(error))
+    args = start_megatron(options)
+    job = Job(args, prompts)
     job.run()
     if args.final_state_file:
         write_final_state(args.final_state_file, args, job.models)

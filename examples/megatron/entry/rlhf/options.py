@@ -1,9 +1,10 @@
 """The flags of the example, and the Megatron arguments that follow from them."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
+
+from .refuse import refuse
 
 EXAMPLE = Path(__file__).resolve().parents[2]
 
@@ -13,7 +14,17 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     _add_run(parser.add_argument_group("example: run and output"))
     _add_prompts(parser.add_argument_group("example: prompts and rollouts"))
     _add_ppo(parser.add_argument_group("example: PPO"))
+    _repair_help(parser)
     return parser
+
+
+def _repair_help(parser: argparse.ArgumentParser) -> None:
+    """Escape what argparse cannot format: a lone % in one help text of Megatron 0.19 ends --help."""
+    for action in parser._actions:
+        try:
+            (action.help or "") % {**vars(action), "prog": parser.prog}
+        except (ValueError, TypeError, KeyError):
+            action.help = str(action.help).replace("%", "%%")
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:
@@ -36,7 +47,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--make-checkpoints",
         action="store_true",
-        help="make the reference and reward checkpoints with random weights if they do not exist "
+        help="make the default reference and reward checkpoints with random weights if they do not exist "
         "(what model_size=tiny does)",
     )
     group.add_argument(
@@ -122,25 +133,48 @@ def _add_ppo(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def megatron_defaults(argv: list[str] | None = None) -> dict[str, Any]:
-    """Megatron arguments that the example's flags decide, for those the command line leaves out.
+_COUNTS = ("num_episodes", "save_episode_interval", "samples_per_episode", "response_length", "ppo_epochs")
 
-    Raises:
-        SystemExit: The sizes of an episode do not fit together.
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The example's own flags, checked, before Megatron parses the whole command line.
+
+    Exits with 78 when the sizes of an episode do not fit together.
     """
     parser = add_options(argparse.ArgumentParser(add_help=False, allow_abbrev=False))
-    parser.add_argument("--global-batch-size", type=int, required=True)
-    ours, _ = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    if ours.samples_per_episode % ours.global_batch_size:
-        sys.exit(
-            f"--samples-per-episode is {ours.samples_per_episode}; use a multiple of --global-batch-size, "
-            f"which is {ours.global_batch_size}"
+    parser.add_argument("--global-batch-size", type=int, default=1)
+    parser.add_argument("--seq-length", type=int)
+    options, _ = parser.parse_known_args(argv)
+    for name in (
+        "num_episodes",
+        "save_episode_interval",
+        "samples_per_episode",
+        "response_length",
+        "ppo_epochs",
+    ):
+        if getattr(options, name) < 1:
+            refuse(f"--{name.replace('_', '-')} is {getattr(options, name)}; use 1 or more")
+    if options.samples_per_episode % options.global_batch_size:
+        refuse(
+            f"--samples-per-episode is {options.samples_per_episode}; use a multiple of "
+            f"--global-batch-size, which is {options.global_batch_size}"
         )
-    per_episode = ours.samples_per_episode * ours.ppo_epochs // ours.global_batch_size
-    output = Path(ours.output)
+    if options.seq_length is not None and options.response_length >= options.seq_length:
+        refuse(
+            f"--response-length is {options.response_length}; use less than --seq-length, which is "
+            f"{options.seq_length}, so that prompts have room"
+        )
+    return options
+
+
+def megatron_defaults(options: argparse.Namespace) -> dict[str, Any]:
+    """Megatron arguments that the example's flags decide, for those the command line leaves out."""
+    per_episode = options.samples_per_episode * options.ppo_epochs // options.global_batch_size
+    output = Path(options.output)
     return {
-        "train_iters": per_episode * ours.num_episodes,
-        "save_interval": per_episode * ours.save_episode_interval,
+        "global_batch_size": options.global_batch_size,
+        "train_iters": per_episode * options.num_episodes,
+        "save_interval": per_episode * options.save_episode_interval,
         "save": str(output / "checkpoints"),
         "tensorboard_dir": str(output / "tensorboard"),
     }

@@ -20,6 +20,7 @@ from megatron.training.training import setup_model_and_optimizer
 
 import megatron_resume
 
+from .refuse import refuse
 from .scalar_head import ScalarHead
 
 TRAINED = ("policy", "value")
@@ -88,7 +89,7 @@ def build_and_load(base: argparse.Namespace, role: str) -> RoleModel:
     Every rank calls this. The RNG is left as the load left it.
     """
     args = megatron_resume.role_args(role, fresh_arguments(base, role))
-    _refuse_absent_checkpoint(args.load, role)
+    _refuse_absent_checkpoint(base, STARTS_FROM.get(role, role), args.load)
     with arguments_of(args):
         model, optimizer, scheduler = setup_model_and_optimizer(
             ModelType.encoder_or_decoder, provider_of(role)
@@ -102,13 +103,14 @@ def build_and_load(base: argparse.Namespace, role: str) -> RoleModel:
     return built
 
 
-def _refuse_absent_checkpoint(folder: str, role: str) -> None:
-    # Megatron would go on with random weights and a warning.
+def _refuse_absent_checkpoint(base: argparse.Namespace, source: str, folder: str) -> None:
+    # Megatron would go on with random weights and a warning. Resume points were checked by others.
+    if folder != frozen_folder(base, source):
+        return
     if not (Path(folder) / "latest_checkpointed_iteration.txt").is_file():
-        flag = f"--{STARTS_FROM.get(role, role)}-load"
-        raise SystemExit(
-            f"{folder}: no Megatron checkpoint for {role}; name one with {flag}, or make one of random "
-            "weights with --make-checkpoints"
+        refuse(
+            f"{folder}: no Megatron checkpoint of the {source} model; name one with --{source}-load, "
+            "or make one of random weights with --make-checkpoints"
         )
 
 

@@ -33,11 +33,15 @@ def seed_everything(seed: int) -> None:
 def make_absent_checkpoints(base: argparse.Namespace) -> None:
     """Make those of the reference and reward checkpoints that do not exist. Every rank calls this.
 
+    Only where no --reference-load or --reward-load names another folder.
+
     A folder appears under its name only when it is complete; an existing one is used as it is. The
     random generators are left changed.
     """
     for role in FROZEN:
         folder = Path(frozen_folder(base, role))
+        if folder.parent != Path(base.save):
+            continue  # somebody's own model: when it is absent, the name is wrong
         if _agree(not folder.exists()):
             _make(base, role, folder)
 
