@@ -10,7 +10,7 @@ STAMP := .venv/.installed
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
 
-# The stamp is written last, so an interrupted installation is taken up again.
+# The stamp is written last, so an interrupted installation is not taken for a complete one.
 $(STAMP): setup.py constraints.txt tools/venv.sh
 	@PYTHON="$(PYTHON)" tools/venv.sh
 	@touch $@

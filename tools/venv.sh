@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Make .venv with everything that the demo and the tests need, or finish one that was interrupted.
+# Make .venv with everything that the demo and the tests need, or begin anew where that was interrupted.
 # `make` calls this and leaves a stamp when it succeeded. PYTHON=... names an interpreter to use.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+# Stands while pip works: a package that was half copied looks installed to pip, so then we begin anew.
+unfinished=.venv/.unfinished
 
 is_312() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' >/dev/null 2>&1; }
 
@@ -23,7 +26,7 @@ find_python() {
     fi
 }
 
-if ! { is_312 .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1; }; then
+if [ -e "$unfinished" ] || ! { is_312 .venv/bin/python && .venv/bin/python -m pip --version >/dev/null 2>&1; }; then
     python=$(find_python)
     if [ -n "$python" ]; then
         echo "make: creating .venv with $("$python" --version) ($python)"
@@ -49,11 +52,13 @@ if [ -d .venv/lib/python3.12/site-packages/megatron ]; then
 else
     echo "make: installing torch, Megatron and the tools into .venv (5.3 GB, 4 to 6 minutes, once)"
 fi
+touch "$unfinished"
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 # `compat` adds one line to the import path; the default hook costs every process 20 ms.
 if ! .venv/bin/python -m pip install --progress-bar off --quiet -c constraints.txt \
     --config-settings editable_mode=compat -e ".[megatron,dev]"; then
-    echo "make: the installation failed, see above; type the same command to go on from here" >&2
+    echo "make: the installation failed, see above; the same command begins anew" >&2
     exit 1
 fi
+rm "$unfinished"
 echo "make: .venv is complete"
