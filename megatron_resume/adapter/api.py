@@ -1,10 +1,14 @@
 """What a training loop calls: progress, track, advance."""
 
+from dataclasses import replace
+
 from .ending import truthful_end
 from .session import Progress, current
 from .tracked import Stateful
 
 __all__ = ["Progress", "advance", "progress", "track"]
+
+_unsaved = Progress()  # counts where no data checkpoint path was set, so that loops run all the same
 
 
 def progress() -> Progress:
@@ -13,7 +17,7 @@ def progress() -> Progress:
     Local to this rank, equal on all. Call it before the loop, so that saves count as between episodes.
     """
     session = current()
-    return session.progress() if session is not None else Progress()
+    return session.progress() if session is not None else _unsaved
 
 
 def track(name: str, obj: Stateful, *, experience: bool = False) -> None:
@@ -49,8 +53,14 @@ def advance(*, samples: int, episodes: int = 1) -> None:
     """
     if samples < 0 or episodes < 0:
         raise ValueError(f"advance(samples={samples}, episodes={episodes}): neither can be negative")
+    global _unsaved
     session = current()
     if session is None:
+        _unsaved = replace(
+            _unsaved,
+            episode=_unsaved.episode + episodes,
+            consumed_samples=_unsaved.consumed_samples + samples,
+        )
         return
     session.counts_episodes = True
     session.episode += episodes

@@ -23,6 +23,7 @@ def wrap_parse_args(original: AnyFunction) -> AnyFunction:
         def with_ours(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
             if extra_args_provider is not None:
                 parser = extra_args_provider(parser)
+            _escape_percent_signs(parser)
             return add_flags(parser)
 
         with truthful_end():
@@ -36,6 +37,15 @@ def wrap_parse_args(original: AnyFunction) -> AnyFunction:
         return args
 
     return parse_args
+
+
+def _escape_percent_signs(parser: argparse.ArgumentParser) -> None:
+    """Core 0.19 has a help text with "10%)", on which its own `--help` ends in a ValueError."""
+    for action in parser._actions:
+        try:
+            _ = action.help and action.help % {**vars(action), "prog": parser.prog}
+        except (ValueError, TypeError, KeyError):
+            action.help = str(action.help).replace("%", "%%")
 
 
 def wrap_load_args_from_checkpoint(original: AnyFunction) -> AnyFunction:

@@ -63,6 +63,12 @@ class Ended:
     log: str
     timed_out: bool
 
+    @property
+    def refused_with(self) -> int:
+        """The code with which ranks refused to start; the launcher may have ended the last ones first."""
+        assert set(self.codes) <= {self.code, -15}, self.codes
+        return self.code
+
     def line(self, pattern: str) -> str:
         """The one line of the log that matches, as rank 0 wrote it."""
         found = [line for line in self.log.splitlines() if re.search(pattern, line)]

@@ -1,0 +1,147 @@
+"""What the hooks do to real Megatron's arguments, and that they do it in every order of imports."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_on_disk import JobOnDisk
+from runs import ROOT, Server, arguments
+
+PROBE = ROOT / "tests" / "real_megatron" / "probe.py"
+Probe = Callable[..., dict[str, Any]]
+NO_CRASH: dict[str, str | None] = {"MEGATRON_RESUME_CRASH": None}
+OURS = {"data_checkpoint_path", "enable_resume_training", "load_data_checkpoint_iteration",
+        "max_data_ckpt_nums", "resume_role", "trained_roles", "resume_config"}  # fmt: skip
+OF_THE_EXAMPLE = ("--output", "--make-checkpoints", "--response-length", "--samples-per-episode", "--final-state-file",
+                  "--rollout-batch-size", "--value-lr", "--gae-lambda", "--init-kl-coef", "--kl-target")  # fmt: skip
+
+
+def megatron_flags(output: Path) -> list[str]:
+    """The flags of the example that are Megatron's own."""
+    flags: list[str] = []
+    skipping = False
+    for word in arguments(output):
+        skipping = word in OF_THE_EXAMPLE if word.startswith("--") else skipping
+        flags += [] if skipping else [word]
+    return [*flags, "--train-iters", "4", "--save-interval", "2", "--num-workers", "0"]
+
+
+def fresh_process(when: str, output: Path, *flags: str) -> dict[str, Any]:
+    """The probe in a process of its own, which imports everything in the order that `when` says."""
+    report = output / f"{when}.json"
+    command = [sys.executable, str(PROBE), when, str(report), *megatron_flags(output), *flags]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=output)
+    found = json.loads(report.read_text()) if report.exists() else {}
+    return {"code": ended.returncode, "log": ended.stdout + ended.stderr, **found}
+
+
+@pytest.fixture
+def probe(server: Server, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """The probe forked from the job server, where Megatron was imported first."""
+
+    def run(*flags: str, without: str = "", when: str = "after") -> dict[str, Any]:
+        report, log = tmp_path / "report.json", tmp_path / "probe.log"
+        ours = megatron_flags(tmp_path)
+        if without:
+            del ours[ours.index(without) : ours.index(without) + 2]
+        job = {"name": "probe", "num_ranks": 1, "script": str(PROBE), "log": str(log), "cwd": str(tmp_path)}
+        ended = server.run(**job, argv=[when, str(report), *ours, *flags], env=NO_CRASH)
+        found = json.loads(report.read_text()) if report.exists() else {}
+        return {"code": ended["code"], "log": log.read_text(), **found}
+
+    return run
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> JobOnDisk:
+    """A job with one committed point, its files where the example would have them."""
+    job = JobOnDisk(tmp_path)
+    job.save(job.attempt(), 4)
+    return job
+
+
+def changes(report: dict[str, Any], role: str) -> dict[str, str]:
+    before, after = report["roles"][role]["before"], report["roles"][role]["after"]
+    return {name: value for name, value in after.items() if before.get(name) != value}
+
+
+def test_hooks_act_alike_whether_installed_before_between_or_after_the_imports(saved: JobOnDisk) -> None:
+    reports = {when: fresh_process(when, saved.base) for when in ("before", "between", "after")}
+    for when, report in reports.items():
+        assert report["code"] == 0, report["log"][-3000:]
+        assert set(report["hooks"].values()) == {"active"}, when
+        assert all("__megatron_resume_" in names[0] for names in report["copies"]), when
+        assert all(report["copies after uninstall"]), when
+        for role in ("policy", "value"):
+            assert changes(report, role)["load"] == repr(str(saved.save_folder(role)))
+            assert changes(report, role)["ckpt_step"] == "4"
+        for role in ("reference", "reward"):
+            assert changes(report, role) == {"resume_role": repr(role)}
+    assert reports["after"]["restored"] is True
+    assert reports["before"]["roles"] == reports["between"]["roles"] == reports["after"]["roles"]
+
+
+def test_switched_off_every_argument_is_left_alone(probe: Probe, saved: JobOnDisk) -> None:
+    report = probe("--no-enable-resume-training")
+    assert report["code"] == 0, report["log"][-3000:]
+    for role in ("policy", "value", "reference", "reward"):
+        assert changes(report, role) == {"resume_role": repr(role)}
+
+
+def test_without_a_path_the_arguments_are_those_of_stock_megatron(probe: Probe) -> None:
+    stock = probe(when="never", without="--data-checkpoint-path")["args"]
+    report = probe(without="--data-checkpoint-path")
+    assert "megatron_resume" not in report["log"]
+    hooked = report["args"]
+    assert set(hooked) - set(stock) == OURS
+    assert {hooked[name] for name in OURS} == {"None"}
+    assert {name: value for name, value in hooked.items() if name not in OURS} == stock
+
+
+def test_flags_stand_in_megatrons_own_help(probe: Probe) -> None:
+    report = probe("--help")
+    assert report["code"] == 0, report["log"][-3000:]
+    ours = report["log"].partition("\nresume:\n")[2].partition("\n\n")[0]
+    for name in OURS:
+        assert f"--{name.replace('_', '-')}" in ours
+    assert "--no-enable-resume-training" in ours
+
+
+def test_one_role_per_process_is_overridden_before_checkpoint_args_are_read(
+    probe: Probe, saved: JobOnDisk
+) -> None:
+    role = ("--resume-role", "policy", "--save", str(saved.save_folder("policy")))
+    report = probe(*role)
+    assert report["args"]["load"] == repr(str(saved.save_folder("policy")))
+    assert report["args"]["exit_on_missing_checkpoint"] == "True"
+    # --load names another folder. Megatron looks at the resume point all the same; it fails there, since
+    # this one holds no model that it could read.
+    asked = probe(*role, "--use-checkpoint-args", "--load", str(saved.base / "elsewhere"))
+    assert asked["code"] != 0
+    assert f"{saved.save_folder('policy')}/iter_0000004" in asked["log"]
+    assert "elsewhere" not in asked["log"].partition("Traceback")[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--resume-role", "policy", "--save", "."), "policy was saved in"),
+        (("--resume-role", "policy", "--finetune"), None),
+        (("--resume-role", "nobody"), "--resume-role is 'nobody': 'nobody' is not a role"),
+    ],
+)
+def test_a_process_with_one_role_is_checked_at_its_start(
+    probe: Probe, saved: JobOnDisk, flags: tuple[str, ...], message: str | None
+) -> None:
+    save = () if "--save" in flags else ("--save", str(saved.save_folder("policy")))
+    report = probe(*save, *flags)
+    if message is None:
+        assert report["args"]["finetune"] == "False"
+    else:
+        assert report["code"] == 78
+        assert message in report["log"]
+        assert "Traceback" not in report["log"]
