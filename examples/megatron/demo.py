@@ -77,20 +77,17 @@ def _train_both(output: Path, console: Console) -> list[Start]:
 
 
 def _arguments(folder: Path, data_checkpoint: Path) -> list[str]:
-    return [
-        "--model-size",
-        "tiny",
-        "--nproc",
-        "2",
-        "--output",
-        str(folder),
-        "--num-episodes",
-        str(NUM_EPISODES),
-        "--data-checkpoint-path",
-        str(data_checkpoint),
-        "--final-state-file",
-        str(folder / "final_state.json"),
-    ]
+    flags = {
+        "--model-size": "tiny",
+        "--nproc": 2,
+        "--tp": 1,
+        "--pp": 1,
+        "--output": folder,
+        "--num-episodes": NUM_EPISODES,
+        "--data-checkpoint-path": data_checkpoint,
+        "--final-state-file": folder / "final_state.json",
+    }
+    return [str(word) for flag in flags.items() for word in flag]
 
 
 def _step(title: str, argv: list[str], log: Path, crash_at: str | None, console: Console) -> Start:

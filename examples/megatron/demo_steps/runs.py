@@ -56,7 +56,7 @@ def train(
     Raises:
         DemoFailed: It failed without being killed, or ended without reaching the crash point.
     """
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MEGATRON_RESUME_")}
+    environment = _environment()
     if crash_at is not None:
         environment["MEGATRON_RESUME_CRASH"] = crash_at
     started = time.monotonic()
@@ -79,6 +79,13 @@ def train(
             raise
     _check_end(process.returncode, log, crash_at)
     return Start(log, crash_at, time.monotonic() - started)
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what belongs to another job, and without GPUs: the demo is the same everywhere."""
+    theirs = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    ours = {k: v for k, v in os.environ.items() if not k.startswith("MEGATRON_RESUME_") and k not in theirs}
+    return {**ours, "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _check_end(code: int, log: Path, crash_at: str | None) -> None:

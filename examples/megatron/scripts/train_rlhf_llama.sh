@@ -86,6 +86,7 @@ die() {
 }
 
 has_gpu() {
+    [[ -n "${CUDA_VISIBLE_DEVICES-all}" ]] || return 1  # set and empty: they are hidden
     command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU
 }
 
