@@ -38,7 +38,8 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
             else:
                 result = original(*args, **kwargs)
                 _loaded_otherwise(current, margs, result)
-            _restore_rng(current)
+            if not current.steps:
+                restore_rng(current)
         return result
 
     return load_checkpoint
@@ -122,9 +123,12 @@ def _loaded_otherwise(current: Session, args: Any, result: Any) -> None:
         current.loaded[role] = int(result[0])
 
 
-def _restore_rng(current: Session) -> None:
-    """After every load until training begins, so that the last load leaves the saved random states."""
-    if current.resumes is None or not current.owns_data or current.steps:
+def restore_rng(current: Session) -> None:
+    """Put back the random states of the resume point, where this process owns its data.
+
+    After every load until training begins, so that the last load leaves them as saved.
+    """
+    if current.resumes is None or not current.owns_data:
         return
     data = current.resumes.point.data
     if data.rng is None:

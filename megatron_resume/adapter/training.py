@@ -6,7 +6,7 @@ from typing import Any
 from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
-from . import ranks, session
+from . import loading, ranks, session
 from .ending import truthful_end
 from .session import Session
 
@@ -28,6 +28,10 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         role = session.role_of(margs, current.config)
         with truthful_end():
             _check_resumed(current, role)
+            if not current.steps and not current.counts_episodes:
+                # Pretraining builds its data iterators after the load, and they draw random numbers.
+                # (In a loop of episodes, rollouts come before the first step and have drawn rightly.)
+                loading.restore_rng(current)
         crash_point("train_step", role)
         result = original(*args, **kwargs)
         current.steps[role] = current.steps.get(role, 0) + 1

@@ -60,7 +60,7 @@ def random_numbers():
 
 def our_random_numbers():
     """Megatron's own, of one data-parallel rank, are then all there is."""
-    loading._restore_rng = lambda current: None
+    loading.restore_rng = lambda current: None
 
 
 def kl_coefficient():

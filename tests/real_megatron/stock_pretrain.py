@@ -1,0 +1,69 @@
+"""A stock pretraining entry: Megatron's own `pretrain()` loop, not one word about resuming in it.
+
+Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats.
+"""
+
+import os
+from functools import partial
+
+import torch
+from megatron.core.enums import ModelType
+from megatron.core.models.gpt import GPTModel
+from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
+from megatron.training import get_args, pretrain
+from megatron.training.argument_utils import pretrain_cfg_container_from_args
+from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
+
+
+class Rows(torch.utils.data.Dataset):
+    """Row i of the data, for any i."""
+
+    def __len__(self):
+        return 10_000
+
+    def __getitem__(self, row):
+        args = get_args()
+        tokens = torch.randint(0, 255, (args.seq_length + 1,), generator=torch.Generator().manual_seed(row))
+        return {"row": torch.tensor(row), "tokens": tokens}
+
+
+def datasets(samples, vp_stage=None):
+    return Rows(), None, None
+
+
+datasets.is_distributed = True
+
+
+def model_provider(pre_process=True, post_process=True, vp_stage=None, config=None, pg_collection=None):
+    args = get_args()
+    return GPTModel(
+        core_transformer_config_from_args(args),
+        get_gpt_layer_local_spec(normalization=args.normalization),
+        vocab_size=args.padded_vocab_size,
+        max_sequence_length=args.max_position_embeddings,
+        pre_process=pre_process,
+        post_process=post_process,
+        position_embedding_type=args.position_embedding_type,
+    )
+
+
+def loss_func(rows, losses):
+    mean = losses.float().mean()
+    if torch.distributed.get_rank() == 0:
+        with open(os.environ["LOSSES"], "a") as file:
+            file.write(f"{get_args().curr_iteration + 1} {mean.item().hex()} {rows.tolist()}\n")
+    return mean, {"lm loss": torch.stack([mean.detach(), torch.ones(())])}
+
+
+def forward_step(data_iterator, model):
+    batch = next(data_iterator)
+    tokens, labels = batch["tokens"][:, :-1], batch["tokens"][:, 1:].contiguous()
+    positions = torch.arange(tokens.shape[1]).expand_as(tokens)
+    return model(tokens, positions, None, labels=labels), partial(loss_func, batch["row"])
+
+
+if __name__ == "__main__":
+    args = parse_and_validate_args()
+    pretrain(
+        pretrain_cfg_container_from_args(args), datasets, ModelType.encoder_or_decoder, forward_step, model_provider
+    )

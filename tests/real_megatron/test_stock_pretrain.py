@@ -1,0 +1,69 @@
+"""Megatron's own pretraining loop, unedited: `megatron-resume run` makes it resume, exactly."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runs import ASYNC, ROOT, SYNC, Server
+from test_arguments import megatron_flags
+
+HERE = ROOT / "tests" / "real_megatron"
+
+
+class Pretraining:
+    """One pretraining job of 8 iterations that saves after every third."""
+
+    def __init__(self, server: Server, output: Path, *flags: str):
+        self.server, self.output = server, output
+        output.mkdir()
+        self.losses = output / "losses.txt"
+        self.argv = [*megatron_flags(output), "--save", str(output / "checkpoints"), "--train-iters", "8",
+                     "--save-interval", "3", "--eval-iters", "0", "--eval-interval", "100", "--dataloader-type", "single",
+                     "--trained-roles", "policy", "--no-check-for-nan-in-loss-and-grad", "--log-interval", "1",
+                     "--attention-dropout", "0.1", "--hidden-dropout", "0.1", *flags]  # fmt: skip
+
+    def start(self, crash: str | None = None) -> tuple[int, str]:
+        log = self.output / "log.txt"
+        env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses)}
+        job: dict[str, Any] = {"name": "pretrain", "script": str(HERE / "run_command.py"), "log": str(log)}
+        argv = [str(HERE / "stock_pretrain.py"), *self.argv]
+        result = self.server.run(**job, argv=argv, env=env, fork_helpers=True)
+        return result["code"], log.read_text()
+
+    def effective(self) -> dict[int, str]:
+        """Of each iteration what the last attempt that ran it saw."""
+        lines = self.losses.read_text().splitlines()
+        seen: dict[int, list[str]] = {}
+        for number, line in enumerate(lines):
+            iteration = int(line.split()[0])
+            before = int(lines[number - 1].split()[0]) if number else 0
+            if iteration != before:  # the first of this iteration's micro batches
+                seen[iteration] = []
+            seen[iteration].append(line)
+        return {iteration: "\n".join(found) for iteration, found in seen.items()}
+
+
+@pytest.mark.parametrize("save", [SYNC, (*ASYNC, "--async-strategy", "mcore")], ids=["sync", "async"])
+def test_an_unedited_pretraining_script_resumes_exactly(
+    server: Server, tmp_path: Path, save: tuple[str, ...]
+) -> None:
+    undisturbed = Pretraining(server, tmp_path / "undisturbed", *save)
+    code, log = undisturbed.start()
+    assert code == 0, log[-4000:]
+
+    killed = Pretraining(server, tmp_path / "killed", *save)
+    code, log = killed.start(crash="train_step:6")
+    assert (code, "crash point train_step" in log) == (-9, True), log[-4000:]
+    code, log = killed.start()
+    assert code == 0, log[-4000:]
+    assert "attempt 2 resumes from iteration 3 of attempt 1 (next episode 0, 96 samples consumed)" in log
+    assert killed.effective() == undisturbed.effective()
+    assert list(killed.effective()) == list(range(1, 9))
+
+    command = [sys.executable, "-m", "megatron_resume", "status", str(killed.output / "data_checkpoint"), "--json"]
+    status = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert status["point"] == {"iteration": 8, "attempt": 2}
+    assert status["trained_roles"] == ["policy"]
