@@ -17,8 +17,9 @@ SAMPLES = 16  # consumed per iteration
 class JobOnDisk:
     """One job below `base`; every number is derived from iteration and attempt, so tests can foretell them."""
 
-    def __init__(self, base: Path, roles: tuple[str, ...] = TRAINED):
-        self.base, self.roles = base, roles
+    def __init__(self, base: Path, roles: tuple[str, ...] = TRAINED, saved_at: Path | None = None):
+        """`saved_at` is where the receipts say that `base` was, for jobs that were moved since."""
+        self.base, self.roles, self.saved_at = base, roles, saved_at or base
         self.root = base / "data_checkpoint"
         self.root.mkdir(parents=True, exist_ok=True)
 
@@ -73,7 +74,7 @@ class JobOnDisk:
             iteration=name.iteration,
             attempt=name.attempt,
             nonce=f"nonce of {name.attempt}",
-            directory=str(self.save_folder(role)),
+            directory=str(self.saved_at / "checkpoints" / role),
             relative=f"../checkpoints/{role}",
             format="torch_dist",
             files=files,

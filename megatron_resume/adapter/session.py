@@ -103,6 +103,16 @@ class Session:
                     "overwrite the other; give each its own --save"
                 )
         self.save_folders[role] = folder
+        if getattr(args, "save_retain_interval", None) is not None:
+            self._keep_models(role, args)
+
+    def _keep_models(self, role: str, args: Any) -> None:
+        """Megatron would delete this role's model before the other's next one is safe."""
+        if not self.config.enable_resume_training:
+            logger.warning("%s: --save-retain-interval deletes models of resume points", role)
+            return
+        logger.warning("%s: --save-retain-interval is switched off, it deletes models of resume points", role)
+        args.save_retain_interval = None
 
     def agree(self) -> None:
         """Make sure that all ranks decided alike, once torch.distributed is up. Call on every rank.

@@ -91,12 +91,12 @@ def uncommitted_starts(folder: Folder, start: Start | None) -> Iterator[PointNam
     yield from sorted((point for point in folder.points if point.attempt > newest), reverse=True)
 
 
-def honoured(folder: Folder, request: Request, launch: Launch) -> bool:
-    """Whether an earlier attempt of this same launch already rolled back as requested."""
-    return any(
-        start.launch.job == launch.job and start.requested_iteration == request.iteration
-        for start in folder.starts.values()
-    )
+def honoured_by(folder: Folder, request: Request, launch: Launch) -> int | None:
+    """The earlier attempt of this same launch that already rolled back as requested."""
+    for number, start in folder.starts.items():
+        if start.launch.job == launch.job and start.requested_iteration == request.iteration:
+            return number
+    return None
 
 
 @dataclass
@@ -128,12 +128,16 @@ def choose(folder: Folder, request: Request, launch: Launch, read: ReadPoint) ->
     start = head(folder)
     line = list(live_line(folder, start))
     search = _Search(read)
-    if request.iteration is not None and not honoured(folder, request, launch):
-        return _rolled_back(request.iteration, line, search)
+    reason = "it is the newest whole point"
+    if request.iteration is not None:
+        done_by = honoured_by(folder, request, launch)
+        if done_by is None:
+            return _rolled_back(request.iteration, line, search)
+        reason += f" (attempt {done_by} of this launch rolled back to iteration {request.iteration} already)"
     point = search.first_whole(iter([*uncommitted_starts(folder, start), *line]))
     passed_over = tuple(search.passed_over)
     if point is not None:
-        return Resume(point, "it is the newest whole point", passed_over)
+        return Resume(point, reason, passed_over)
     return _without_point(folder, start, passed_over)
 
 

@@ -1,0 +1,59 @@
+"""Write `v1/`: whole and damaged jobs as version 1 of the stored format has them, for all later readers.
+
+    python tests/formats/make_v1.py
+
+What exists is left alone: a new version of the format adds a folder, and edits none.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
+
+from job_on_disk import JobOnDisk  # noqa: E402
+
+from megatron_resume.checkpoint.layout import COMMITTED, DATA, START, PointName, attempt_path, point_path  # noqa: E402
+
+NEWEST = PointName(4, 1)
+
+
+def at(job: JobOnDisk) -> Path:
+    return point_path(job.root, NEWEST)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+JOBS: dict[str, Callable[[JobOnDisk], object]] = {
+    "whole": lambda job: None,
+    "torn_manifest": lambda job: os.truncate(at(job) / COMMITTED, 100),
+    "manifest_of_version_2": lambda job: rewrite(at(job) / COMMITTED, version=2),
+    "receipt_missing": lambda job: (at(job) / "value.json").unlink(),
+    "data_changed": lambda job: rewrite(at(job) / DATA, tracked={}),
+    "shard_missing": lambda job: (job.model("policy", 4) / "__0_0.distcp").unlink(),
+    "shard_changed": lambda job: (job.model("policy", 4) / "__0_0.distcp").write_bytes(b"w" * 40),
+    "start_torn": lambda job: os.truncate(attempt_path(job.root, 1) / START, 20),
+    "never_committed": lambda job: (at(job) / COMMITTED).unlink(),
+    "all_damaged": lambda job: shutil.rmtree(job.save_folder("value")),
+}
+
+
+def make(target: Path, damage: Callable[[JobOnDisk], object]) -> None:
+    job = JobOnDisk(target, saved_at=Path("/shared/run1"))
+    attempt = job.attempt()
+    job.save(attempt, 2)
+    job.save(attempt, NEWEST.iteration)
+    damage(job)
+
+
+if __name__ == "__main__":
+    for name, damage in JOBS.items():
+        if not (HERE / "v1" / name).exists():
+            make(HERE / "v1" / name, damage)
+            print(f"wrote v1/{name}")

@@ -1,0 +1,53 @@
+"""Every folder that a released version wrote is still read, whole or with its reason."""
+
+from pathlib import Path
+
+import pytest
+from job_on_disk import JobOnDisk
+
+from megatron_resume.checkpoint.layout import PointName
+from megatron_resume.resume.choose import Outcome, Refused, Resume
+
+V1 = Path(__file__).parent / "v1"
+OLDER_POINT_AND_REASON = {
+    "torn_manifest": "COMMITTED is damaged",
+    "manifest_of_version_2": "has version 2; this release reads version 1",
+    "receipt_missing": "value.json cannot be read",
+    "data_changed": "data.json holds other bytes than were committed",
+    "shard_missing": "__0_0.distcp cannot be read",
+    "shard_changed": "were saved",
+    "never_committed": "never committed, though all of it was saved",
+}
+
+
+def outcome_of(name: str) -> Outcome:
+    """What the next start would do with the stored job: as cloned, so mtimes and inodes are not those saved."""
+    return JobOnDisk(V1 / name).choose()
+
+
+@pytest.mark.parametrize("name", ["whole", "start_torn"])
+def test_a_whole_job_resumes_from_its_newest_point(name: str) -> None:
+    outcome = outcome_of(name)
+    assert isinstance(outcome, Resume)
+    assert outcome.point.name == PointName(4, 1)
+    assert outcome.point.data.tracked == {"kl": {"coefficient": 0.1}}
+    assert outcome.point.data.progress.consumed_samples == 64
+
+
+@pytest.mark.parametrize("name", OLDER_POINT_AND_REASON)
+def test_a_damaged_point_is_passed_over_for_the_older_one(name: str) -> None:
+    outcome = outcome_of(name)
+    assert isinstance(outcome, Resume)
+    assert outcome.point.name == PointName(2, 1)
+    assert OLDER_POINT_AND_REASON[name] in outcome.passed_over[0].reason
+
+
+def test_with_nothing_whole_left_the_start_is_refused() -> None:
+    outcome = outcome_of("all_damaged")
+    assert isinstance(outcome, Refused)
+    assert outcome.damaged
+
+
+def test_every_stored_job_is_looked_at() -> None:
+    known = {"whole", "start_torn", "all_damaged", *OLDER_POINT_AND_REASON}
+    assert {path.name for path in V1.iterdir()} == known
