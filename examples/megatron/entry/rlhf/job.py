@@ -36,14 +36,12 @@ class Job:
         self.models = load_models(args)
         self.controller = AdaptiveKLController(args.init_kl_coef, args.kl_target, args.kl_horizon)
         megatron_resume.track("kl_controller", self.controller)
-        self.start = megatron_resume.progress()
-        self.consumed_samples = self.start.consumed_samples
         self.trace_file = Path(args.trace_file or Path(args.output) / "trace.jsonl")
 
     def run(self) -> None:
         """Train from the next episode to the last."""
         with Report(self.args.train_iters, self.args.num_episodes) as report:
-            for episode in range(self.start.episode, self.args.num_episodes):
+            for episode in range(megatron_resume.progress().episode, self.args.num_episodes):
                 self._episode(episode, report)
         self._finish_saves(wait=True)
 
@@ -53,14 +51,13 @@ class Job:
             self.prompts,
             self.tokens,
             self.args,
-            first_position=self.consumed_samples,
+            first_position=megatron_resume.progress().consumed_samples,
             kl_coef=self.controller.coefficient,
         )
         for minibatch in minibatches(experience, self.args.global_batch_size, self.args.ppo_epochs):
             done = self._iteration(episode, minibatch)
             report.show(done, self.controller.coefficient)
         self.controller.update(experience.kl.mean().item(), len(experience))
-        self.consumed_samples += len(experience)
         megatron_resume.advance(samples=len(experience))
         self._save_if_due(episode + 1)
 
@@ -68,7 +65,7 @@ class Job:
         policy, value = self.models["policy"], self.models["value"]
         lr = policy.optimizer.param_groups[0]["lr"]
         done = trace.Iteration(
-            attempt=self.start.attempt,
+            attempt=megatron_resume.progress().attempt,
             episode=episode,
             iteration=policy.args.iteration + 1,
             prompt_ids=minibatch.positions.tolist(),

@@ -14,17 +14,7 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     _add_run(parser.add_argument_group("example: run and output"))
     _add_prompts(parser.add_argument_group("example: prompts and rollouts"))
     _add_ppo(parser.add_argument_group("example: PPO"))
-    _repair_help(parser)
     return parser
-
-
-def _repair_help(parser: argparse.ArgumentParser) -> None:
-    """Escape what argparse cannot format: a lone % in one help text of Megatron 0.19 ends --help."""
-    for action in parser._actions:
-        try:
-            (action.help or "") % {**vars(action), "prog": parser.prog}
-        except (ValueError, TypeError, KeyError):
-            action.help = str(action.help).replace("%", "%%")
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:
