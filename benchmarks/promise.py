@@ -55,9 +55,7 @@ def fresh_process(*arguments: str) -> str:
 def main(measure: Callable[[], Result]) -> int:
     """Print one line for people, then JSON on the last line; exit 1 if the promise is broken."""
     found = measure()
-    beside = "".join(
-        f", {name.replace('_', ' ')} {value:g} {found.unit}" for name, value in found.beside.items()
-    )
+    beside = "".join(f", {name.replace('_', ' ')} {value:g} {found.unit}" for name, value in found.beside.items())
     verdict = "kept" if found.kept else "BROKEN"
     line = f"{found.name}: {found.measured:g} {found.unit}, promised {found.promised:g} {found.unit}"
     print(f"{line} (ratio {found.ratio:.2f}, {verdict}{beside})", file=sys.stderr)

@@ -16,9 +16,7 @@ def main() -> int:
     for path in sorted(HERE.glob("bench_*.py")):
         done = subprocess.run([sys.executable, str(path)], stdout=subprocess.PIPE, text=True)
         if done.returncode not in (0, 1) or not done.stdout:
-            raise SystemExit(
-                f"{path.name} did not finish (exit code {done.returncode}); its error stands above"
-            )
+            raise SystemExit(f"{path.name} did not finish (exit code {done.returncode}); its error stands above")
         results.append(json.loads(done.stdout.splitlines()[-1]))
         if not results[-1]["kept"]:
             broken.append(results[-1]["name"])

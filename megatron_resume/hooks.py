@@ -52,9 +52,7 @@ class Hook:
             )
         missing = [p for p in self.needs if p not in inspect.signature(found).parameters]
         if missing:
-            raise UnsupportedMegatron(
-                f"{self.name} has no parameter {', '.join(missing)} in {_version_of(module)}"
-            )
+            raise UnsupportedMegatron(f"{self.name} has no parameter {', '.join(missing)} in {_version_of(module)}")
         return found
 
 
@@ -73,9 +71,7 @@ def swap(function: types.FunctionType, wrap: Callable[[AnyFunction], AnyFunction
     """Make `function` call `wrap(original)`, keeping its identity; returns what undoes it."""
     name = f"__megatron_resume_{function.__name__}__"
     before = (function.__code__, function.__defaults__, function.__kwdefaults__)
-    original = types.FunctionType(
-        function.__code__, function.__globals__, function.__name__, function.__defaults__
-    )
+    original = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__)
     original.__kwdefaults__ = function.__kwdefaults__
     original.__qualname__, original.__module__ = function.__qualname__, function.__module__
     original.__doc__, original.__annotations__ = function.__doc__, function.__annotations__

@@ -95,8 +95,7 @@ def _section(path: str) -> dict[str, object]:
         raise ConfigError(f"{path} holds {show(content)}; it must be a mapping with a section `{SECTION}:`")
     if SECTION not in content:
         raise ConfigError(
-            f"{path} has no section `{SECTION}:` (found: {show(list(content))}); "
-            f"put the resume keys under `{SECTION}:`"
+            f"{path} has no section `{SECTION}:` (found: {show(list(content))}); put the resume keys under `{SECTION}:`"
         )
     section = content[SECTION] if content[SECTION] is not None else {}
     if not isinstance(section, dict):

@@ -126,6 +126,5 @@ class JobOnDisk:
 def contents(base: Path) -> dict[str, bytes | None]:
     """Every path below `base` with its bytes: to show that nothing changed."""
     return {
-        str(path.relative_to(base)): path.read_bytes() if path.is_file() else None
-        for path in sorted(base.rglob("*"))
+        str(path.relative_to(base)): path.read_bytes() if path.is_file() else None for path in sorted(base.rglob("*"))
     }

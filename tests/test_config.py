@@ -153,9 +153,7 @@ def test_a_wrong_value_in_a_variable_names_the_variable_the_value_and_what_to_ty
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_wrong_value_in_yaml_names_the_file_the_key_the_value_and_what_to_type(
-    key: str, tmp_path: Path
-) -> None:
+def test_a_wrong_value_in_yaml_names_the_file_the_key_the_value_and_what_to_type(key: str, tmp_path: Path) -> None:
     path = yaml_file(tmp_path, f"{key}: {WRONG[key]!r}")
     with pytest.raises(ConfigError) as error:
         resolve({"resume_config": path}, {})
@@ -252,7 +250,5 @@ def test_configuration_from_flags_imports_neither_torch_nor_yaml_nor_numpy() -> 
         "print(sorted({'torch', 'yaml', 'numpy', 'rich', 'typer'} & set(sys.modules)))"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MEGATRON_RESUME_")}
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environ, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environ, check=True)
     assert done.stdout == "[]\n"

@@ -8,9 +8,7 @@ import pytest
 from megatron_resume.config import add_flags
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-FLAGS = [
-    action for action in add_flags(argparse.ArgumentParser(add_help=False))._actions if action.dest != "help"
-]
+FLAGS = [action for action in add_flags(argparse.ArgumentParser(add_help=False))._actions if action.dest != "help"]
 
 
 @pytest.mark.parametrize("action", FLAGS, ids=lambda action: action.dest)

@@ -54,9 +54,7 @@ def test_a_python_of_another_version_that_was_asked_for_is_named(machine: Path) 
 
 
 def test_a_disk_that_is_too_small_is_named_before_anything_is_downloaded(machine: Path) -> None:
-    program(
-        machine / "bin" / "python3.12", 'case "$1" in -c) exit 0;; --version) echo "Python 3.12.9";; esac'
-    )
+    program(machine / "bin" / "python3.12", 'case "$1" in -c) exit 0;; --version) echo "Python 3.12.9";; esac')
     (machine / "bin" / "df").unlink()
     program(machine / "bin" / "df", "echo Filesystem; echo '/dev/sda 9 9 2097152 9% /'")
     done = set_up(machine)

@@ -88,9 +88,7 @@ def test_placeholders_of_chatlearns_own_keys_are_not_filled_in(tmp_path: Path) -
 
 @pytest.mark.parametrize("key", CHATLEARN_KEYS.split())
 def test_chatlearns_own_keys_are_left_alone(key: str, tmp_path: Path) -> None:
-    assert values(written(tmp_path, f"runtime:\n  {key}: 1\n  max_data_ckpt_nums: 3\n")) == {
-        "max_data_ckpt_nums": 3
-    }
+    assert values(written(tmp_path, f"runtime:\n  {key}: 1\n  max_data_ckpt_nums: 3\n")) == {"max_data_ckpt_nums": 3}
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,7 @@ def _clear(output: Path) -> None:
 
 def _train_both(output: Path, console: Console) -> list[Start]:
     """Both runs; the starts of the killed one."""
-    console.print(
-        f"PPO on four Megatron models, {NUM_EPISODES} episodes, 2 ranks; logs in {output}", soft_wrap=True
-    )
+    console.print(f"PPO on four Megatron models, {NUM_EPISODES} episodes, 2 ranks; logs in {output}", soft_wrap=True)
     undisturbed = _arguments(output / "undisturbed", output / "undisturbed" / "data_checkpoint")
     _step("undisturbed run", undisturbed, output / "undisturbed.log", None, console)
     killed = _arguments(output / "killed", output / "data_checkpoint")
@@ -92,9 +90,7 @@ def _arguments(folder: Path, data_checkpoint: Path) -> list[str]:
 
 def _step(title: str, argv: list[str], log: Path, crash_at: str | None, console: Console) -> Start:
     with console.status(title) as status:
-        start = train(
-            argv, log, crash_at=crash_at, show=lambda line: status.update(f"{title}: [dim]{line}[/]")
-        )
+        start = train(argv, log, crash_at=crash_at, show=lambda line: status.update(f"{title}: [dim]{line}[/]"))
     outcome = "killed" if crash_at else "done"
     console.print(f"  {title}: {outcome} after {start.seconds:.0f} s", highlight=False)
     return start

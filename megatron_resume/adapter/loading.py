@@ -84,9 +84,7 @@ def _load(current: Session, resume: Resume, role: str, args: Any, load: Any) -> 
         result = load()
     except SystemExit as end:
         if end.code in (None, 0):  # Megatron's bare sys.exit(), which a launcher takes for success
-            raise DamagedError(
-                f"Megatron gave up loading {role} from {args.load}; its reason stands above"
-            ) from end
+            raise DamagedError(f"Megatron gave up loading {role} from {args.load}; its reason stands above") from end
         raise
     _check_files(resume, role)
     _audit(resume, role, args, result)

@@ -25,11 +25,7 @@ def barrier() -> None:
 
 def device() -> torch.device:
     """Where tensors must lie for the default process group."""
-    return (
-        torch.device("cuda", torch.cuda.current_device())
-        if dist.get_backend() == "nccl"
-        else torch.device("cpu")
-    )
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def from_rank_0(numbers: list[int]) -> list[int]:

@@ -55,9 +55,7 @@ def gather() -> tuple[Rng, Arrays] | None:
         return None
     distinct = list(dict.fromkeys(parts))
     arrays = {
-        f"rng/{i}/{name}": array
-        for i, part in enumerate(distinct)
-        for name, array in codec.load(part, "RNG").items()
+        f"rng/{i}/{name}": array for i, part in enumerate(distinct) for name, array in codec.load(part, "RNG").items()
     }
     return Rng(state_of_rank=tuple(map(distinct.index, parts)), layout=layout()), arrays
 

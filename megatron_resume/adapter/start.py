@@ -25,9 +25,7 @@ _PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "megatron-r
 
 def decide(root: Path, config: ResumeConfig, launch: Launch) -> tuple[Folder, Outcome]:
     """What a start on `root` does now. Changes nothing on disk."""
-    request = Request(
-        iteration=config.load_data_checkpoint_iteration, fresh=not config.enable_resume_training
-    )
+    request = Request(iteration=config.load_data_checkpoint_iteration, fresh=not config.enable_resume_training)
     folder = read_folder(root)
     outcome = choose(folder, request, launch, lambda name: read_point(root, name, config.trained_roles))
     return folder, outcome
@@ -71,9 +69,7 @@ def open_attempt(root: Path, config: ResumeConfig) -> tuple[Fresh | Resume, Star
     return accepted(outcome), start
 
 
-def _start(
-    number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeConfig, launch: Launch
-) -> Start:
+def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeConfig, launch: Launch) -> Start:
     parent = outcome.point.name if isinstance(outcome, Resume) else None
     ancestry: tuple[int, ...] = ()
     if parent is not None:

@@ -35,9 +35,7 @@ class Tracked:
             )
         if self.objects.get(name, obj) is not obj:
             raise ConfigError(f"track({name!r}, ...) was called with another object before; use another name")
-        codec.pack(
-            obj.state_dict(), f"tracked/{name}", {}, _to_array
-        )  # before any work, not at the first save
+        codec.pack(obj.state_dict(), f"tracked/{name}", {}, _to_array)  # before any work, not at the first save
         self.objects[name] = obj
         if experience:
             self.experience.add(name)
@@ -45,9 +43,7 @@ class Tracked:
     def capture(self) -> tuple[dict[str, Any], Arrays]:
         """The state of all objects now, as JSON and arrays that training no longer changes."""
         arrays: Arrays = {}
-        states = {
-            n: codec.pack(o.state_dict(), f"tracked/{n}", arrays, _to_array) for n, o in self.objects.items()
-        }
+        states = {n: codec.pack(o.state_dict(), f"tracked/{n}", arrays, _to_array) for n, o in self.objects.items()}
         return states, arrays
 
     def load(self, name: str, states: dict[str, Any], arrays: Arrays, where: object) -> None:
@@ -67,9 +63,7 @@ class Tracked:
 def _to_array(value: Any) -> tuple[np.ndarray[Any, Any], dict[str, Any]] | None:
     if not isinstance(value, torch.Tensor):
         return None
-    flat = (
-        value.detach().to("cpu", copy=True).contiguous().reshape(-1)
-    )  # bfloat16 and float8 are unknown to numpy
+    flat = value.detach().to("cpu", copy=True).contiguous().reshape(-1)  # bfloat16 and float8 are unknown to numpy
     meta = {"dtype": str(value.dtype).removeprefix("torch."), "shape": list(value.shape)}
     return flat.view(torch.uint8).numpy(), meta
 

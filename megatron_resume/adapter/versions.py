@@ -11,9 +11,7 @@ HOOKS = (
         arguments.wrap_parse_args,
     ),
     Hook("megatron.training.arguments", "validate_args", ("args", "defaults"), arguments.wrap_validate),
-    Hook(
-        "megatron.training.yaml_arguments", "validate_yaml", ("args",), arguments.wrap_validate, optional=True
-    ),
+    Hook("megatron.training.yaml_arguments", "validate_yaml", ("args",), arguments.wrap_validate, optional=True),
     Hook(
         "megatron.training.checkpointing",
         "load_args_from_checkpoint",

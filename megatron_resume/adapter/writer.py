@@ -62,9 +62,7 @@ class Writer:
             try:
                 self._write(save, since)
             except (OSError, DamagedError) as error:
-                logger.warning(
-                    "%s of %s is not committed: %s; the next save tries again", save.role, save.name, error
-                )
+                logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, error)
             except Exception:
                 logger.exception("%s of %s is not committed", save.role, save.name)
             finally:
@@ -80,8 +78,7 @@ class Writer:
         differing = commit.differing_parts(point, self.roles)
         if differing:
             logger.warning(
-                "%s is not committed: its parts are of different moments: %s; save all roles before the "
-                "next advance()",
+                "%s is not committed: its parts are of different moments: %s; save all roles before the next advance()",
                 save.name,
                 "; ".join(differing),
             )

@@ -60,9 +60,7 @@ def commit(point: Path, name: PointName, *, nonce: str, roles: Collection[str]) 
     """
     names = [*map(receipt_file, roles), DATA, *([ARRAYS] if (point / ARRAYS).exists() else [])]
     files = {n: Digest(size=(point / n).stat().st_size, sha256=sha256_of(point / n)) for n in names}
-    manifest = Manifest(
-        iteration=name.iteration, attempt=name.attempt, nonce=nonce, roles=tuple(roles), files=files
-    )
+    manifest = Manifest(iteration=name.iteration, attempt=name.attempt, nonce=nonce, roles=tuple(roles), files=files)
     crash_point("commit.begin")
     try:
         write_new(point / COMMITTED, encode(manifest))

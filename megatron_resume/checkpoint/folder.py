@@ -149,9 +149,7 @@ def _check_own_files(path: Path, manifest: Manifest) -> None:
             raise DamagedError(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _check_one_moment(
-    path: Path, manifest: Manifest, receipts: dict[str, Receipt], data: DataCheckpoint
-) -> None:
+def _check_one_moment(path: Path, manifest: Manifest, receipts: dict[str, Receipt], data: DataCheckpoint) -> None:
     name = PointName(manifest.iteration, manifest.attempt)
     records: dict[str, Receipt | DataCheckpoint] = {receipt_file(role): r for role, r in receipts.items()}
     for file, record in {DATA: data, **records}.items():

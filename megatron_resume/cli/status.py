@@ -5,9 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from megatron_resume.checkpoint.folder import Folder, read_folder, read_point
 from megatron_resume.checkpoint.launch_key import launch_key
@@ -111,29 +108,32 @@ def _points(folder: Folder, outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _print(report: dict[str, Any]) -> None:
+    from rich.console import Console  # here, since --json has no need of its 0.1 s
+    from rich.table import Table
+
     console = Console(soft_wrap=False, highlight=False)
-    _print_points(console, report["points"])
+    points = Table("iteration", "attempt", "state", title="resume points")
+    _fill_points(points, report["points"])
+    console.print(points)
     if report["roles"]:
         table = Table("role", "iteration", "files", "MB", "loads", title="roles")
         for role, facts in report["roles"].items():
             size = f"{facts['bytes'] / 1e6:.1f}"
-            table.add_row(role, str(facts["iteration"]), str(facts["files"]), size, escape(facts["load"]))
+            table.add_row(role, str(facts["iteration"]), str(facts["files"]), size, _shown(facts["load"]))
         console.print(table)
     for passed in report["passed_over"]:
         name = PointName(passed["iteration"], passed["attempt"])
         console.print(f"passed over: {name}: {_shown(passed['reason'])}")
     for damage in report["damaged_attempts"]:
         console.print(f"damaged: {_shown(damage)}")
-    console.print(f"A start here would be [bold]{_shown(_sentence(report))}[/bold].")
+    console.print(f"A start here: [bold]{_shown(_sentence(report))}[/bold]")
 
 
-def _print_points(console: Console, points: list[dict[str, Any]]) -> None:
-    table = Table("iteration", "attempt", "state", title="resume points")
+def _fill_points(table: Any, points: list[dict[str, Any]]) -> None:
     for point in points[:SHOWN]:
         table.add_row(str(point["iteration"]), str(point["attempt"]), point["state"])
     if len(points) > SHOWN:
         table.add_row("...", "...", f"{len(points) - SHOWN} older ones (--json lists them)")
-    console.print(table)
 
 
 def _sentence(report: dict[str, Any]) -> str:
@@ -146,4 +146,5 @@ def _sentence(report: dict[str, Any]) -> str:
 
 def _shown(text: str) -> str:
     """Text from disk for a terminal: control characters and markup shown, not obeyed."""
-    return escape("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text.replace("[", "\\[")

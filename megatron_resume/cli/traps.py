@@ -43,9 +43,7 @@ def no_megatron_training(env: Environment) -> Trap | None:
     if not env.megatron_core or env.megatron_training:
         return None
     found = f"megatron-core {env.megatron_core} comes without megatron.training (wheels have it from 0.17 on)"
-    return Trap(
-        "no megatron.training", True, found, "put the Megatron-LM checkout of that version on PYTHONPATH"
-    )
+    return Trap("no megatron.training", True, found, "put the Megatron-LM checkout of that version on PYTHONPATH")
 
 
 def python_too_old(env: Environment) -> Trap | None:
@@ -72,9 +70,7 @@ def async_save_off(env: Environment) -> Trap | None:
         return None
     if env.has("--use-persistent-ckpt-worker"):
         return None
-    found = (
-        f"megatron-core {env.megatron_core} switches --async-save off without --use-persistent-ckpt-worker"
-    )
+    found = f"megatron-core {env.megatron_core} switches --async-save off without --use-persistent-ckpt-worker"
     return Trap("async save switched off", False, found, "add --use-persistent-ckpt-worker")
 
 
@@ -100,9 +96,7 @@ def bf16_without_fused_adam(env: Environment) -> Trap | None:
 def torch_dcp_without_fsdp2(env: Environment) -> Trap | None:
     if env.value("--ckpt-format", "torch_dist") != "torch_dcp" or env.has("--use-torch-fsdp2"):
         return None
-    return Trap(
-        "torch_dcp without FSDP2", True, "--ckpt-format torch_dcp needs --use-torch-fsdp2", "use torch_dist"
-    )
+    return Trap("torch_dcp without FSDP2", True, "--ckpt-format torch_dcp needs --use-torch-fsdp2", "use torch_dist")
 
 
 def torchs_adam(env: Environment) -> Trap | None:
@@ -123,9 +117,7 @@ def foreign_apex(env: Environment) -> Trap | None:
 def unguarded_script(env: Environment) -> Trap | None:
     if env.script_is_guarded:
         return None
-    found = (
-        f'{env.script} calls functions outside of `if __name__ == "__main__":`; started by python alone, the '
-    )
+    found = f'{env.script} calls functions outside of `if __name__ == "__main__":`; started by python alone, the '
     found += "first torch_dist save hangs, because Megatron's spawned writer imports the script again"
     return Trap(
         "unguarded script",

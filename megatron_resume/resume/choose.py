@@ -1,7 +1,8 @@
 """Which of the three outcomes a start has: fresh, resume or refused. Pure: reads its arguments only."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from ..checkpoint.folder import Folder, ResumePoint
 from ..checkpoint.layout import PointName
@@ -9,16 +10,14 @@ from ..checkpoint.records import Launch, Start
 from ..errors import DamagedError
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What the person who starts the job asks for."""
 
     iteration: int | None = None  # roll back to the point of this iteration
     fresh: bool = False  # resuming is switched off
 
 
-@dataclass(frozen=True)
-class PassedOver:
+class PassedOver(msgspec.Struct, frozen=True):
     """A newer point that this start does not use."""
 
     point: PointName
@@ -28,22 +27,19 @@ class PassedOver:
         return f"{self.point} was passed over: {self.reason}"
 
 
-@dataclass(frozen=True)
-class Fresh:
+class Fresh(msgspec.Struct, frozen=True):
     reason: str
     passed_over: tuple[PassedOver, ...] = ()
     requested: bool = False
 
 
-@dataclass(frozen=True)
-class Resume:
+class Resume(msgspec.Struct, frozen=True):
     point: ResumePoint
     reason: str
     passed_over: tuple[PassedOver, ...] = ()
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """No start: `damaged` tells damage (exit code 65) from a request that cannot be met (78)."""
 
     reason: str
@@ -99,12 +95,11 @@ def honoured_by(folder: Folder, request: Request, launch: Launch) -> int | None:
     return None
 
 
-@dataclass
 class _Search:
     """Tries points in order and keeps why each one was not taken."""
 
-    read: ReadPoint
-    passed_over: list[PassedOver] = field(default_factory=list)
+    def __init__(self, read: ReadPoint):
+        self.read, self.passed_over = read, list[PassedOver]()
 
     def first_whole(self, points: Iterator[PointName]) -> ResumePoint | None:
         for point in points:

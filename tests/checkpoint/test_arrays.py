@@ -13,14 +13,7 @@ from megatron_resume.checkpoint import arrays as codec
 from megatron_resume.errors import ConfigError, DamagedError
 
 DTYPES = [np.bool_, np.uint8, np.int16, np.uint32, np.int64, np.uint64, np.float16, np.float32, np.float64]
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**200), 2**200)
-    | st.floats()
-    | st.text()
-    | st.binary(max_size=20)
-)
+scalars = st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text() | st.binary(max_size=20)
 arrays = st.sampled_from(DTYPES).flatmap(
     lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=0, min_side=0, max_side=4))
 )
@@ -28,9 +21,7 @@ keys = st.text(max_size=5) | st.integers(-5, 5) | st.sampled_from(["$array", "$"
 values = st.recursive(
     scalars | arrays,
     lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.lists(inner, max_size=3).map(tuple)
-        | st.dictionaries(keys, inner, max_size=3)
+        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(keys, inner, max_size=3)
     ),
     max_leaves=8,
 )
@@ -49,12 +40,7 @@ def stored_and_read(value: object) -> object:
 
 def same(a: object, b: object) -> bool:
     if isinstance(a, np.ndarray):
-        return (
-            isinstance(b, np.ndarray)
-            and a.dtype == b.dtype
-            and a.shape == b.shape
-            and a.tobytes() == b.tobytes()
-        )
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
     if type(a) is not type(b):
         return False
     if isinstance(a, float):

@@ -75,9 +75,7 @@ DAMAGES: dict[str, tuple[Callable[[JobOnDisk], object], str]] = {
         "belongs to iteration 5",
     ),
     "manifest names a way out": (
-        lambda job: rewrite(
-            point(job) / COMMITTED, files={"../../etc": {"size": 1, "sha256": ""}, **named(job)}
-        ),
+        lambda job: rewrite(point(job) / COMMITTED, files={"../../etc": {"size": 1, "sha256": ""}, **named(job)}),
         "no plain file of the point",
     ),
     "manifest leaves the receipt out": (
@@ -116,9 +114,7 @@ def named(job: JobOnDisk) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_point_is_passed_over_with_its_reason_for_the_older_one(
-    two_points: JobOnDisk, damage: str
-) -> None:
+def test_a_damaged_point_is_passed_over_with_its_reason_for_the_older_one(two_points: JobOnDisk, damage: str) -> None:
     apply, reason = DAMAGES[damage]
     apply(two_points)
     outcome = two_points.choose()
@@ -147,9 +143,7 @@ def test_a_job_that_was_moved_with_its_models_is_still_whole(two_points: JobOnDi
 def test_a_copied_job_uses_its_own_models_and_content_decides(two_points: JobOnDisk, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     for name in ("data_checkpoint", "checkpoints"):
-        shutil.copytree(
-            tmp_path / name, copy / name, copy_function=shutil.copyfile
-        )  # other mtimes and inodes
+        shutil.copytree(tmp_path / name, copy / name, copy_function=shutil.copyfile)  # other mtimes and inodes
     job = JobOnDisk(copy)
     assert job.point(NAME).directories["value"] == copy / "checkpoints" / "value"
 

@@ -95,9 +95,7 @@ job.save(attempt, 4)
         ("commit.end", 4),
     ],
 )
-def test_killed_on_the_way_to_a_commit_the_older_point_stands(
-    job: JobOnDisk, point: str, newest: int
-) -> None:
+def test_killed_on_the_way_to_a_commit_the_older_point_stands(job: JobOnDisk, point: str, newest: int) -> None:
     program = CRASH.format(tests=str(Path(__file__).parents[1]), base=str(job.base), point=point)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr

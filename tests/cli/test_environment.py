@@ -63,9 +63,7 @@ def test_an_apex_is_nvidias_if_it_has_optimizers(tmp_path: Path) -> None:
         ("result = main()\n", False),
     ],
 )
-def test_a_script_is_guarded_if_it_tests_its_name_at_the_top_level(
-    text: str, guarded: bool, tmp_path: Path
-) -> None:
+def test_a_script_is_guarded_if_it_tests_its_name_at_the_top_level(text: str, guarded: bool, tmp_path: Path) -> None:
     assert look([script(tmp_path, text)]).script_is_guarded is guarded
 
 

@@ -34,9 +34,7 @@ def test_a_named_error_is_a_message_and_an_exit_code(
 
     monkeypatch.setattr("megatron_resume.cli.doctor.doctor", damaged)
     assert main(["doctor"]) == 65
-    assert capsys.readouterr().err == (
-        "megatron-resume: iter_0000040.a0001 holds other bytes than were committed\n"
-    )
+    assert capsys.readouterr().err == ("megatron-resume: iter_0000040.a0001 holds other bytes than were committed\n")
 
 
 def test_the_commands_are_known_without_importing_any_of_them() -> None:

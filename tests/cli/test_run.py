@@ -11,12 +11,8 @@ RUN = [sys.executable, "-m", "megatron_resume", "run"]
 CONSOLE = [str(Path(sys.executable).with_name("megatron-resume")), "run"]
 
 
-def call(
-    command: list[str], *arguments: str | Path, cwd: Path | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120
-    )
+def call(command: list[str], *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120)
 
 
 def script(tmp_path: Path, text: str) -> Path:
@@ -72,9 +68,7 @@ def test_a_named_error_of_ours_ends_in_its_message_and_exit_code(tmp_path: Path)
 
 
 @pytest.mark.parametrize("command", [RUN, CONSOLE], ids=["module", "console script"])
-def test_a_spawned_helper_does_not_execute_an_unguarded_script_again(
-    command: list[str], tmp_path: Path
-) -> None:
+def test_a_spawned_helper_does_not_execute_an_unguarded_script_again(command: list[str], tmp_path: Path) -> None:
     text = (
         "import multiprocessing, os\n"
         "print('first line', flush=True)\n"
@@ -85,9 +79,7 @@ def test_a_spawned_helper_does_not_execute_an_unguarded_script_again(
 
 
 @pytest.mark.parametrize("command", [RUN, CONSOLE], ids=["module", "console script"])
-def test_a_spawned_helper_of_a_guarded_script_gets_what_the_script_defines(
-    command: list[str], tmp_path: Path
-) -> None:
+def test_a_spawned_helper_of_a_guarded_script_gets_what_the_script_defines(command: list[str], tmp_path: Path) -> None:
     text = (
         "import multiprocessing\n"
         "print('imported as', __name__, flush=True)\n"
@@ -140,9 +132,7 @@ def test_it_works_under_torchrun(tmp_path: Path) -> None:
         (["."], ". is a folder; type the path of the Python file in it"),
     ],
 )
-def test_a_missing_script_exits_78_and_says_what_to_type(
-    arguments: list[str], message: str, tmp_path: Path
-) -> None:
+def test_a_missing_script_exits_78_and_says_what_to_type(arguments: list[str], message: str, tmp_path: Path) -> None:
     done = call(RUN, *arguments, cwd=tmp_path)
     assert done.returncode == 78
     assert message in done.stderr

@@ -48,9 +48,7 @@ def test_without_torch_and_megatron_both_are_named_and_block() -> None:
         ("0.16.0", ("--enable-ft-package",), True),
     ],
 )
-def test_old_nvrx_blocks_where_megatron_cannot_use_it(
-    core: str, arguments: tuple[str, ...], blocks: bool
-) -> None:
+def test_old_nvrx_blocks_where_megatron_cannot_use_it(core: str, arguments: tuple[str, ...], blocks: bool) -> None:
     env = replace(GPU_IMAGE, megatron_core=core, arguments=arguments, nvidia_resiliency_ext="0.4.1")
     assert named(env)["old NVRx"].blocks is blocks
 

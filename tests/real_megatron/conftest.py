@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from runs import Run, Server  # noqa: E402
+from runs import Run, Server
 
 TP2 = ("--tensor-model-parallel-size", "2")
 SHAPES: dict[str, tuple[str, ...]] = {"dp2": (), "tp2": TP2}
@@ -50,9 +50,7 @@ def new_run(server: Server, undisturbed: Callable[[str], Run], tmp_path: Path) -
 
 
 @pytest.fixture(scope="session")
-def interrupted(
-    server: Server, undisturbed: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory
-) -> Run:
+def interrupted(server: Server, undisturbed: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A dp 2 run that was killed between the saves of its second episode; copy it, do not start it."""
     frozen = undisturbed("dp2").output / "checkpoints"
     loads = ("--reference-load", str(frozen / "reference"), "--reward-load", str(frozen / "reward"))

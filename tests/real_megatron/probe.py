@@ -1,6 +1,6 @@
 """One process with real Megatron that parses, validates and reports what the hooks did, as JSON.
 
-    probe.py before|between|after|never REPORT ARGS...    when megatron_resume.auto is imported
+probe.py before|between|after|never REPORT ARGS...    when megatron_resume.auto is imported
 """
 
 import copy
@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "megatron"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cpu import stand_in  # noqa: E402
+from cpu import stand_in
 
 stand_in.install()
 
@@ -59,13 +59,16 @@ def main():
 
         report["hooks"] = {hook.name: hook_set.state(hook) for hook in hook_set.hooks}
         report["copies"] = [
-            f.__code__.co_names for f in (copied_early, save_checkpoint, load_checkpoint, parse_args, training.train_step)
+            f.__code__.co_names
+            for f in (copied_early, save_checkpoint, load_checkpoint, parse_args, training.train_step)
         ]
         report["roles"] = None if args.resume_role else roles(args)
         megatron_resume.uninstall()
         if WHEN == "after":
             report["restored"] = all(getattr(checkpointing, name).__code__ is code for name, code in CODES.items())
-        report["copies after uninstall"] = [f.__code__.co_argcount > 0 for f in (copied_early, load_checkpoint, parse_args)]
+        report["copies after uninstall"] = [
+            f.__code__.co_argcount > 0 for f in (copied_early, load_checkpoint, parse_args)
+        ]
     Path(REPORT).write_text(json.dumps(report))
 
 

@@ -81,8 +81,9 @@ def data_position():
 
 def save_before_advance():
     """The order of a careless loop: saves come before the episode is said to be done."""
-    import megatron_resume
     from rlhf.job import Job
+
+    import megatron_resume
 
     due = []
     save = Job._save_if_due
@@ -98,8 +99,9 @@ def save_before_advance():
 
 
 def save_before_advance_with_experience():
-    import megatron_resume
     from rlhf.job import Job
+
+    import megatron_resume
 
     class Buffer:
         def state_dict(self):

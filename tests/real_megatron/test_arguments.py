@@ -111,9 +111,7 @@ def test_flags_stand_in_megatrons_own_help(probe: Probe) -> None:
     assert "--no-enable-resume-training" in ours
 
 
-def test_one_role_per_process_is_overridden_before_checkpoint_args_are_read(
-    probe: Probe, saved: JobOnDisk
-) -> None:
+def test_one_role_per_process_is_overridden_before_checkpoint_args_are_read(probe: Probe, saved: JobOnDisk) -> None:
     role = ("--resume-role", "policy", "--save", str(saved.save_folder("policy")))
     report = probe(*role)
     assert report["args"]["load"] == repr(str(saved.save_folder("policy")))

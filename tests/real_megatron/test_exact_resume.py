@@ -9,6 +9,7 @@ from runs import ASYNC, EPISODES, ITERATIONS_PER_EPISODE, SYNC, TAMPERED, Run, a
 
 from megatron_resume.checkpoint.layout import PointName
 
+
 @pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
 @pytest.mark.parametrize("shape", ["dp2", "tp2"])
 def test_killed_twice_and_resumed_a_run_is_identical_to_the_undisturbed_one(
@@ -54,9 +55,7 @@ def test_leaving_out_any_one_restored_thing_would_be_seen(
 
 
 @pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
-def test_leaving_the_process_waits_for_the_pending_commit(
-    new_run: Callable[..., Run], save: tuple[str, ...]
-) -> None:
+def test_leaving_the_process_waits_for_the_pending_commit(new_run: Callable[..., Run], save: tuple[str, ...]) -> None:
     run = new_run("dp2", *save)
     run.finish(episodes=1)
     status = run.status()

@@ -21,8 +21,8 @@ class Pretraining:
         output.mkdir()
         self.losses = output / "losses.txt"
         self.argv = [*megatron_flags(output), "--save", str(output / "checkpoints"), "--train-iters", "8",
-                     "--save-interval", "3", "--eval-iters", "0", "--eval-interval", "100", "--dataloader-type", "single",
-                     "--trained-roles", "policy", "--no-check-for-nan-in-loss-and-grad", "--log-interval", "1",
+                     "--save-interval", "3", "--eval-iters", "0", "--eval-interval", "100",
+                     "--dataloader-type", "single", "--trained-roles", "policy", "--no-check-for-nan-in-loss-and-grad", "--log-interval", "1",
                      "--attention-dropout", "0.1", "--hidden-dropout", "0.1", *flags]  # fmt: skip
 
     def start(self, crash: str | None = None) -> tuple[int, str]:
@@ -47,9 +47,7 @@ class Pretraining:
 
 
 @pytest.mark.parametrize("save", [SYNC, (*ASYNC, "--async-strategy", "mcore")], ids=["sync", "async"])
-def test_an_unedited_pretraining_script_resumes_exactly(
-    server: Server, tmp_path: Path, save: tuple[str, ...]
-) -> None:
+def test_an_unedited_pretraining_script_resumes_exactly(server: Server, tmp_path: Path, save: tuple[str, ...]) -> None:
     undisturbed = Pretraining(server, tmp_path / "undisturbed", *save)
     code, log = undisturbed.start()
     assert code == 0, log[-4000:]

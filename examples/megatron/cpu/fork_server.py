@@ -125,9 +125,7 @@ def _run(job: Job) -> dict[str, Any]:
     os.waitpid(leader, 0)
     with os.fdopen(reader) as pipe:
         text = pipe.read()
-    result = (
-        json.loads(text) if text else {"code": -signal.SIGKILL, "codes": [-signal.SIGKILL] * job.num_ranks}
-    )
+    result = json.loads(text) if text else {"code": -signal.SIGKILL, "codes": [-signal.SIGKILL] * job.num_ranks}
     return {
         "name": job.name,
         **result,

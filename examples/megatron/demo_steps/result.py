@@ -37,9 +37,7 @@ def _role(role: str, undisturbed: Path, killed: Path, starts: list[Start]) -> di
     one, other = (compare.read_final_states(run / "final_state.json") for run in (undisturbed, killed))
     difference = compare.state_difference(one, other, role)
     if role in FROZEN:
-        difference = (
-            difference or compare.frozen_difference(one, role) or compare.frozen_difference(other, role)
-        )
+        difference = difference or compare.frozen_difference(one, role) or compare.frozen_difference(other, role)
     loads = [start.loads().get(role) for start in starts]
     return {
         "loads": [{"iteration": load.iteration, "from": load.folder} if load else None for load in loads],

@@ -39,8 +39,7 @@ class Start:
         """What each role loaded, by Megatron's own messages."""
         found = _LOADED.findall(self.log.read_text(errors="replace"))
         return {
-            role: Load(int(iteration), folder)
-            for role, (folder, iteration) in zip(LOAD_ORDER, found, strict=False)
+            role: Load(int(iteration), folder) for role, (folder, iteration) in zip(LOAD_ORDER, found, strict=False)
         }
 
 
@@ -100,6 +99,4 @@ def _newest_progress(log: Path) -> str:
     with open(log, "rb") as file:
         file.seek(max(0, log.stat().st_size - 8192))
         lines = file.read().decode(errors="replace").splitlines()
-    return next(
-        (line for line in reversed(lines) if line.startswith("episode ")), "importing torch and Megatron"
-    )
+    return next((line for line in reversed(lines) if line.startswith("episode ")), "importing torch and Megatron")

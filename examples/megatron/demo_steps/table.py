@@ -17,9 +17,7 @@ def show(result: dict[str, Any], output: Path, console: Console) -> None:
     console.print(_roles(result, output))
     console.print(_findings(result))
     if result["identical"]:
-        console.print(
-            f"[bold green]Identical[/] after {result['kills']} kills, {result['seconds']:.0f} s in all."
-        )
+        console.print(f"[bold green]Identical[/] after {result['kills']} kills, {result['seconds']:.0f} s in all.")
     else:
         console.print("[bold red]The runs differ.[/]")
     console.print(f"{output / 'demo.png'}\n{output / 'result.json'}", highlight=False, soft_wrap=True)
@@ -43,9 +41,7 @@ def _load(load: dict[str, Any] | None, output: Path) -> str:
     if load is None:
         return "[red]nothing[/]"
     folder = load["from"].removeprefix(f"{output}/").replace("killed/checkpoints/", "")
-    return (
-        f"{folder} as it is" if load["iteration"] == 0 else f"{folder} [bold]iteration {load['iteration']}[/]"
-    )
+    return f"{folder} as it is" if load["iteration"] == 0 else f"{folder} [bold]iteration {load['iteration']}[/]"
 
 
 def _findings(result: dict[str, Any]) -> Table:

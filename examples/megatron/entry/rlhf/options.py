@@ -31,8 +31,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--reward-load",
-        help="Megatron checkpoint of the reward model, from which value starts "
-        "(default: OUTPUT/checkpoints/reward)",
+        help="Megatron checkpoint of the reward model, from which value starts (default: OUTPUT/checkpoints/reward)",
     )
     group.add_argument(
         "--make-checkpoints",
@@ -40,9 +39,7 @@ def _add_run(group: argparse._ArgumentGroup) -> None:
         help="make the default reference and reward checkpoints with random weights if they do not exist "
         "(what model_size=tiny does)",
     )
-    group.add_argument(
-        "--num-episodes", type=int, default=16, help="episodes to train (default: %(default)s)"
-    )
+    group.add_argument("--num-episodes", type=int, default=16, help="episodes to train (default: %(default)s)")
     group.add_argument(
         "--save-episode-interval",
         type=int,
@@ -98,12 +95,8 @@ def _add_ppo(group: argparse._ArgumentGroup) -> None:
         help="times that each episode's samples are trained on (default: %(default)s)",
     )
     group.add_argument("--value-lr", type=float, help="learning rate of value (default: --lr)")
-    group.add_argument(
-        "--clip-ratio", type=float, default=0.2, help="PPO's ratio clip (default: %(default)s)"
-    )
-    group.add_argument(
-        "--clip-value", type=float, default=0.2, help="PPO's value clip (default: %(default)s)"
-    )
+    group.add_argument("--clip-ratio", type=float, default=0.2, help="PPO's ratio clip (default: %(default)s)")
+    group.add_argument("--clip-value", type=float, default=0.2, help="PPO's value clip (default: %(default)s)")
     group.add_argument("--discount", type=float, default=1.0, help="discount of GAE (default: %(default)s)")
     group.add_argument("--gae-lambda", type=float, default=0.95, help="lambda of GAE (default: %(default)s)")
     group.add_argument(

@@ -49,9 +49,7 @@ def advantages_and_returns(
     return whiten(advantages, mask), advantages + values
 
 
-def policy_loss(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip: float
-) -> Tensor:
+def policy_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, clip: float) -> Tensor:
     """PPO's clipped surrogate objective (Schulman et al. 2017, eq. 7), negated, mean over actions."""
     ratio = torch.exp((logprobs - old_logprobs) * mask)
     clipped = ratio.clamp(1 - clip, 1 + clip)

@@ -41,9 +41,7 @@ def read_prompts(path: str, key: str | None = None) -> Prompts:
             )
         prompt = record[key]
         if not isinstance(prompt, str) or not prompt.strip():
-            raise PromptError(
-                f"{path}, line {number}, key {key!r}: expected a text that is not empty, got {prompt!r}"
-            )
+            raise PromptError(f"{path}, line {number}, key {key!r}: expected a text that is not empty, got {prompt!r}")
         rows.append(prompt)
     if not rows:
         raise PromptError(f"{path}: no prompts; one JSON object per line is needed")

@@ -91,9 +91,7 @@ def build_and_load(base: argparse.Namespace, role: str) -> RoleModel:
     args = megatron_resume.role_args(role, fresh_arguments(base, role))
     _refuse_absent_checkpoint(base, STARTS_FROM.get(role, role), args.load)
     with arguments_of(args):
-        model, optimizer, scheduler = setup_model_and_optimizer(
-            ModelType.encoder_or_decoder, provider_of(role)
-        )
+        model, optimizer, scheduler = setup_model_and_optimizer(ModelType.encoder_or_decoder, provider_of(role))
     built = RoleModel(role, args, model, optimizer, scheduler)
     if role in TRAINED:
         _prepare_training(built)

@@ -66,9 +66,7 @@ def _iteration_argument(iteration: int) -> dict[str, int]:
     return {"iteration": iteration} if wanted else {}
 
 
-def _forward_step(
-    batches: Iterator[Experience], model: Any, *, loss: Loss, labels: bool
-) -> tuple[Tensor, Any]:
+def _forward_step(batches: Iterator[Experience], model: Any, *, loss: Loss, labels: bool) -> tuple[Tensor, Any]:
     batch = next(batches)
     output = model(*model_inputs(batch.tokens), labels=next_tokens(batch.tokens) if labels else None)
     return output, partial(_loss, batch=batch, loss=loss)
