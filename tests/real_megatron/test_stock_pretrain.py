@@ -20,10 +20,10 @@ class Pretraining:
         self.server, self.output = server, output
         output.mkdir()
         self.losses = output / "losses.txt"
-        self.argv = [*megatron_flags(output), "--save", str(output / "checkpoints"), "--train-iters", "8",
-                     "--save-interval", "3", "--eval-iters", "0", "--eval-interval", "100",
-                     "--dataloader-type", "single", "--trained-roles", "policy", "--no-check-for-nan-in-loss-and-grad", "--log-interval", "1",
-                     "--attention-dropout", "0.1", "--hidden-dropout", "0.1", *flags]  # fmt: skip
+        options = "--train-iters 8 --save-interval 3 --eval-iters 0 --eval-interval 100 --log-interval 1"
+        options += " --dataloader-type single --no-check-for-nan-in-loss-and-grad --trained-roles policy"
+        options += " --attention-dropout 0.1 --hidden-dropout 0.1"
+        self.argv = [*megatron_flags(output), "--save", str(output / "checkpoints"), *options.split(), *flags]
 
     def start(self, crash: str | None = None) -> tuple[int, str]:
         log = self.output / "log.txt"
