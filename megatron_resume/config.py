@@ -54,6 +54,37 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             metavar="N",
         ),
     ] = None
+    load_data_checkpoint_attempt: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        _about(
+            "Continue from the line of this attempt, an integer of 1 or more, also when it was abandoned; "
+            "`status` lists them. Honoured once.",
+            example="3",
+            metavar="A",
+        ),
+    ] = None
+    start_over: Annotated[
+        bool,
+        _about(
+            "Start fresh and move what the job saved so far aside; nothing is deleted. Honoured once.",
+            example="true",
+        ),
+    ] = False
+    take_over: Annotated[
+        bool,
+        _about(
+            "Start although another process seems to hold the job: only when you know that it is dead.",
+            example="true",
+        ),
+    ] = False
+    resume_lease_time: Annotated[
+        Annotated[int, Meta(ge=1)],
+        _about(
+            "Seconds after which a holder on another machine that gives no sign counts as dead; 30 by default.",
+            example="30",
+            metavar="SECONDS",
+        ),
+    ] = 30
     max_data_ckpt_nums: Annotated[
         Annotated[int, Meta(ge=2)] | None,
         _about(

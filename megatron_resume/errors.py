@@ -28,6 +28,12 @@ class DamagedError(ResumeError):
     exit_code = 65
 
 
+class HeldError(ResumeError):
+    """Another process holds this job; two that train on one folder would destroy each other's work."""
+
+    exit_code = 78
+
+
 class RejoinError(ResumeError):
     """This process no longer belongs to the job as it is now; a restart lets it join again."""
 

@@ -7,8 +7,8 @@ from megatron_resume.checkpoint.attempts import take_number, write_start
 from megatron_resume.checkpoint.folder import Folder, ResumePoint, read_folder, read_point
 from megatron_resume.checkpoint.layout import PointName, model_folder, point_path
 from megatron_resume.checkpoint.model_files import record_files
-from megatron_resume.checkpoint.records import DataCheckpoint, Launch, Progress, Receipt, Start
-from megatron_resume.resume.choose import Outcome, Request, choose
+from megatron_resume.checkpoint.records import DataCheckpoint, Launch, Progress, Receipt, Request, Start
+from megatron_resume.resume.choose import Outcome, choose
 from megatron_resume.roles import TRAINED
 
 SAMPLES = 16  # consumed per iteration
@@ -24,14 +24,13 @@ class JobOnDisk:
         self.root.mkdir(parents=True, exist_ok=True)
 
     def launch(self, job: str = "job") -> Launch:
-        return Launch(job=job, restart=0, host="node0", pid=1)
+        return Launch(job=job, restart=0, host="node0", pid=1, boot="", started="")
 
     def attempt(
         self,
         parent: PointName | None = None,
         *,
-        requested_fresh: bool = False,
-        requested_iteration: int | None = None,
+        requested: Request | None = None,
         job: str = "job",
     ) -> int:
         """Begin the next attempt."""
@@ -42,8 +41,7 @@ class JobOnDisk:
             outcome="resume" if parent else "fresh",
             parent=parent,
             ancestry=(parent.attempt,) if parent else (),
-            requested_iteration=requested_iteration,
-            requested_fresh=requested_fresh,
+            requested=requested or Request(),
             launch=self.launch(job),
             versions={},
             config={"trained_roles": list(self.roles)},

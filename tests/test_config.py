@@ -18,6 +18,10 @@ WRONG = {
     "data_checkpoint_path": "s3://bucket/run",
     "enable_resume_training": "on",
     "load_data_checkpoint_iteration": "0",
+    "load_data_checkpoint_attempt": "-1",
+    "start_over": "maybe",
+    "take_over": "2",
+    "resume_lease_time": "1h",
     "max_data_ckpt_nums": "many",
     "resume_role": "teacher",
     "trained_roles": "policy,reward",
@@ -161,7 +165,7 @@ def test_a_wrong_value_in_yaml_names_the_file_the_key_the_value_and_what_to_type
         assert part in str(error.value)
 
 
-@pytest.mark.parametrize("key", [key for key in KEYS if key != "enable_resume_training"])
+@pytest.mark.parametrize("key", [key for key in KEYS if not isinstance(getattr(ResumeConfig(), key), bool)])
 def test_a_wrong_flag_names_the_flag_the_value_and_what_to_type(key: str) -> None:
     flag = "--" + key.replace("_", "-")
     with pytest.raises(ConfigError) as error:

@@ -154,6 +154,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         )
     assert role is not None
     current.agree()
+    if current.lease_keeper is not None:
+        current.lease_keeper.check()
     current.saves += 1
     iteration = int(called_with["iteration"])
     if (role, iteration) in _saves.known:
@@ -241,7 +243,8 @@ def _capture(current: Session, role: str, iteration: int, args: Any) -> Finished
         return None
     name = PointName(iteration, current.attempt)
     if _saves.writer is None:
-        _saves.writer = Writer(current.root, current.config.trained_roles)
+        assert current.lease_keeper is not None
+        _saves.writer = Writer(current.root, current.config.trained_roles, current.lease_keeper.stop_if_superseded)
     progress = _progress(current, args)
     data, arrays = _data(current, name, progress, states) if states else (None, {})
     return FinishedSave(

@@ -9,10 +9,9 @@ from typing import Any
 
 import msgspec
 
-from ..checkpoint import records
+from ..checkpoint import leftovers, records
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.arrays import load as load_arrays
-from ..checkpoint.launch_key import launch_key
 from ..checkpoint.layout import ARRAYS
 from ..checkpoint.records import read_bytes
 from ..config import ResumeConfig, resolve
@@ -20,6 +19,7 @@ from ..errors import ConfigError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..roles import FROZEN
 from . import ranks, start
+from .lease_keeper import LeaseKeeper
 from .tracked import Tracked
 
 logger = logging.getLogger("megatron_resume")
@@ -63,6 +63,7 @@ class Session:
     steps_in_episode: int = 0  # train steps since the last `advance`
     save_folders: dict[str, str] = field(default_factory=dict)  # trained roles held here -> resolved --save
     loaded: dict[str, int] = field(default_factory=dict)  # trained role -> iteration that was loaded
+    lease_keeper: LeaseKeeper | None = None  # on rank 0
     tracked: Tracked = field(default_factory=Tracked)
     arrays: Arrays = field(default_factory=dict)  # of the resume point
     saves: int = 0  # calls of save_checkpoint
@@ -165,6 +166,8 @@ def begin(args: Any) -> Session | None:
 def forget() -> None:
     """Undo `begin`, for `uninstall`."""
     global _session, _begun_in
+    if _session is not None and _session.lease_keeper is not None:
+        _session.lease_keeper.release()
     _session = _begun_in = None
 
 
@@ -174,18 +177,27 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     if role in config.trained_roles:
         check_resumable(role, args)
     _check_saves_everything(args)
-    if ranks.rank() == 0:
-        outcome, begun = start.open_attempt(root, config)
-        session = Session(config, root, outcome, attempt=begun.attempt, nonce=begun.nonce)
-        if session.resumes:
-            start.clear_save_folders(session.attempt, session.resumes)
-        start.announce(outcome, session.attempt)
-    else:
-        decided = start.decide(root, config, launch_key(os.environ))[1]
-        session = Session(config, root, start.accepted(decided))
+    session = _lead(config, root) if ranks.rank() == 0 else _follow(config, root)
     if session.resumes:
         _continue_from(session, session.resumes)
     return session
+
+
+def _lead(config: ResumeConfig, root: Path) -> Session:
+    begun = start.begin_or_join(root, config)
+    session = Session(config, root, begun.outcome, attempt=begun.start.attempt, nonce=begun.start.nonce)
+    session.lease_keeper = LeaseKeeper(root, session.attempt, begun.leases, config.resume_lease_time)
+    if session.resumes and not begun.joined:
+        start.clear_save_folders(session.attempt, session.resumes)
+    if isinstance(begun.outcome, Fresh) and begun.outcome.start_over and not begun.joined:
+        leftovers.move_points_away(root, attempt=session.attempt)
+    start.announce(begun.outcome, begun)
+    return session
+
+
+def _follow(config: ResumeConfig, root: Path) -> Session:
+    outcome, attempt = start.follow(root, config)
+    return Session(config, root, outcome, attempt=attempt)
 
 
 def _continue_from(session: Session, resume: Resume) -> None:

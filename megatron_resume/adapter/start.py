@@ -1,33 +1,65 @@
-"""Begin an attempt: rank 0 decides, takes a number, and puts the save folders in order."""
+"""Begin or join an attempt: rank 0 decides, takes a number and the places of its roles; all others follow."""
 
 import logging
 import os
 import secrets
+import time
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from ..checkpoint import attempts, leftovers
-from ..checkpoint.folder import Folder, read_folder, read_point
-from ..checkpoint.launch_key import launch_key
-from ..checkpoint.records import Launch, Start
+from ..checkpoint import attempts, leases, leftovers
+from ..checkpoint.folder import Folder, ResumePoint, read_folder, read_own_files, read_point, read_start
+from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
+from ..checkpoint.layout import PointName
+from ..checkpoint.leases import Lease
+from ..checkpoint.records import Launch, Request, Start
 from ..config import ResumeConfig
-from ..errors import ConfigError, DamagedError, RejoinError, ResumeError
-from ..resume.choose import Fresh, Outcome, Refused, Request, Resume, choose
+from ..errors import ConfigError, DamagedError, HeldError, RejoinError, ResumeError
+from ..resume.choose import Fresh, Outcome, Refused, Resume, choose
 
 logger = logging.getLogger("megatron_resume")
 
 _PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "megatron-resume")
+YIELD_S = 10.0  # how long a start waits for another one that began just before it
+FOLLOW_S = 600.0  # how long other ranks wait for rank 0's decision
+_POLL_S = 0.05
+
+
+ReadPoint = Callable[[Path, PointName, tuple[str, ...]], ResumePoint]
+
+
+class Begun(NamedTuple):
+    """What rank 0 holds after a start."""
+
+    outcome: Fresh | Resume
+    start: Start
+    leases: dict[str, Lease]  # of the roles of this process
+    joined: bool  # another role's job opened the attempt
+
+
+def request_of(config: ResumeConfig) -> Request:
+    return Request(
+        iteration=config.load_data_checkpoint_iteration,
+        attempt=config.load_data_checkpoint_attempt,
+        start_over=config.start_over,
+        fresh=not config.enable_resume_training,
+    )
+
+
+def roles_here(config: ResumeConfig) -> tuple[str, ...]:
+    """The trained roles whose place this process takes: its one, or all where it may hold several."""
+    return (config.resume_role,) if config.resume_role else config.trained_roles
 
 
 def decide(root: Path, config: ResumeConfig, launch: Launch) -> tuple[Folder, Outcome]:
     """What a start on `root` does now. Changes nothing on disk."""
-    request = Request(iteration=config.load_data_checkpoint_iteration, fresh=not config.enable_resume_training)
     folder = read_folder(root)
-    outcome = choose(folder, request, launch, lambda name: read_point(root, name, config.trained_roles))
+    outcome = choose(folder, request_of(config), launch, lambda name: read_point(root, name, config.trained_roles))
     return folder, outcome
 
 
@@ -45,28 +77,144 @@ def accepted(outcome: Outcome) -> Fresh | Resume:
     return outcome
 
 
-def open_attempt(root: Path, config: ResumeConfig) -> tuple[Fresh | Resume, Start]:
-    """Take an attempt number and declare the attempt begun. On rank 0 only.
+def begin_or_join(root: Path, config: ResumeConfig) -> Begun:
+    """Join the newest attempt if the place of this role in it is free, else open the next. On rank 0 only.
 
     Raises:
         ResumeError: The start is refused (nothing on disk was changed), or another attempt began meanwhile.
     """
     launch = launch_key(os.environ)
-    accepted(decide(root, config, launch)[1])  # a refused start leaves no trace
+    joined = _join(root, config, launch)
+    return joined or _open(root, config, launch)
+
+
+def _join(root: Path, config: ResumeConfig, launch: Launch) -> Begun | None:
+    """Take the free place of this role in the newest attempt, if another role's job lives in it."""
+    folder = read_folder(root)
+    newest = max(folder.starts, default=None)
+    if newest is None or config.resume_role is None or config.resume_role not in config.trained_roles:
+        return None
+    start = folder.starts[newest]
+    taken = [role for role in config.trained_roles if leases.read_lease(root, newest, role)]
+    if config.resume_role in taken or not any(_lives(root, newest, role, launch, config) for role in taken):
+        return None
+    lease = _lease(launch)
+    try:
+        leases.claim(root, newest, config.resume_role, lease)
+    except FileExistsError:
+        return None  # another process of this role was quicker; opening an attempt will name it
+    return Begun(outcome_of(root, config, start), start, {config.resume_role: lease}, joined=True)
+
+
+def outcome_of(root: Path, config: ResumeConfig, start: Start, read: ReadPoint = read_point) -> Fresh | Resume:
+    """The outcome that the opener of an attempt decided on, for those who join or follow it."""
+    if start.parent is None:
+        asked = start.requested.begins_anew
+        return Fresh(f"attempt {start.attempt} began fresh", requested=asked, start_over=start.requested.start_over)
+    return Resume(read(root, start.parent, config.trained_roles), f"attempt {start.attempt} continues from it")
+
+
+def _open(root: Path, config: ResumeConfig, launch: Launch) -> Begun:
+    folder, outcome = decide(root, config, launch)
+    accepted(outcome)  # a refused start leaves no trace
+    _check_free(root, folder, config, launch)
+    number = _take_number(root)
+    known = set(folder.starts)
+    folder, outcome = decide(root, config, launch)  # again: what was committed until we had our number counts
+    try:
+        _let_yield(root, set(folder.starts) - known, config, launch)
+        outcome = accepted(outcome)
+    except ResumeError:
+        attempts.give_back(root, number)
+        raise
+    start = _start(number, outcome, folder, config, launch)
+    attempts.write_start(root, start)
+    if attempts.attempt_numbers(root)[-1] > number:
+        attempts.withdraw(root, number)
+        raise RejoinError(f"attempt {number} began while a newer one did; restart to join it")
+    held = {role: _lease(launch) for role in roles_here(config)}
+    for role, lease in held.items():
+        leases.claim(root, number, role, lease)
+    return Begun(outcome, start, held, joined=False)
+
+
+def _take_number(root: Path) -> int:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        number = attempts.take_number(root)
+        return attempts.take_number(root)
     except OSError as error:
         raise ConfigError(
             f"data_checkpoint_path {str(root)!r} cannot be written: {error.strerror}; "
             "name a folder that every node can read and write"
         ) from error
-    folder, outcome = decide(root, config, launch)  # again: what was committed until we had our number counts
-    start = _start(number, accepted(outcome), folder, config, launch)
-    attempts.write_start(root, start)
-    if attempts.attempt_numbers(root)[-1] > number:
-        raise RejoinError(f"attempt {number} began while a newer one did; restart to join it")
-    return accepted(outcome), start
+
+
+def _check_free(root: Path, folder: Folder, config: ResumeConfig, launch: Launch) -> None:
+    """Raises HeldError when a living process holds a role of this one in the newest attempt."""
+    newest = max(folder.starts, default=None)
+    if newest is None or config.take_over:
+        return
+    for role in roles_here(config):
+        if _lives(root, newest, role, launch, config):
+            raise held_by(root, newest, role)
+
+
+def held_by(root: Path, attempt: int, role: str) -> HeldError:
+    lease = leases.read_lease(root, attempt, role)
+    who = f"process {lease.holder.pid} on {lease.holder.host}" if lease else "another process"
+    return HeldError(
+        f"start refused: {role} is held by {who}, attempt {attempt} of {root}; end that process, or, if you know "
+        "that it is dead, start with --take-over"
+    )
+
+
+def _lives(root: Path, attempt: int, role: str, launch: Launch, config: ResumeConfig) -> bool:
+    return leases.is_alive(lambda: leases.read_lease(root, attempt, role), launch, config.resume_lease_time)
+
+
+def _let_yield(root: Path, others: set[int], config: ResumeConfig, launch: Launch) -> None:
+    """Of two starts at once the one with the larger number stays; the other withdraws, if it sees this one in time.
+
+    Raises:
+        HeldError: It did not: it had passed its check before this one took its number.
+    """
+    deadline = time.monotonic() + YIELD_S
+    for attempt in sorted(others):
+        while attempts.has_started(root, attempt) and not config.take_over:
+            holders = [role for role in roles_here(config) if _lives(root, attempt, role, launch, config)]
+            if holders:  # it took its places, so it did not withdraw
+                raise held_by(root, attempt, holders[0])
+            if time.monotonic() > deadline:
+                break  # it died before it took its places
+            time.sleep(_POLL_S)
+
+
+def _lease(launch: Launch) -> Lease:
+    return Lease(holder=launch, start=shared_by_all_ranks(os.environ) or "")
+
+
+def follow(root: Path, config: ResumeConfig) -> tuple[Fresh | Resume, int]:
+    """What rank 0 decided, for the other ranks: the outcome and the attempt (0 if not known yet).
+
+    Where the launcher names this start alike on all ranks, they wait for the lease that carries this
+    name. Elsewhere each decides alone, and `Session.agree` compares once torch.distributed is up.
+
+    Raises:
+        RejoinError: Rank 0 did not decide in time.
+    """
+    name = shared_by_all_ranks(os.environ)
+    if name is None:
+        return accepted(decide(root, config, launch_key(os.environ))[1]), 0
+    role = roles_here(config)[0]
+    deadline = time.monotonic() + FOLLOW_S
+    while time.monotonic() < deadline:
+        for number in reversed(attempts.attempt_numbers(root)[-3:]):
+            lease = leases.read_lease(root, number, role)
+            if lease is not None and lease.start == name:
+                start = read_start(root, number)
+                return outcome_of(root, config, start, read_own_files), number
+        time.sleep(_POLL_S)
+    raise RejoinError(f"rank 0 did not begin an attempt in {root} within {FOLLOW_S:.0f} s")
 
 
 def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeConfig, launch: Launch) -> Start:
@@ -81,8 +229,7 @@ def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeC
         outcome="resume" if isinstance(outcome, Resume) else "fresh",
         parent=parent,
         ancestry=ancestry,
-        requested_iteration=config.load_data_checkpoint_iteration,
-        requested_fresh=isinstance(outcome, Fresh) and outcome.requested,
+        requested=request_of(config),
         launch=launch,
         versions=versions(),
         config=msgspec.to_builtins(config),
@@ -103,8 +250,9 @@ def versions() -> dict[str, str]:
 
 def clear_save_folders(attempt: int, outcome: Resume) -> None:
     """Before a resumed attempt loads: nothing beyond the point stays in a trained role's save folder."""
+    iteration = outcome.point.iteration
     for role, directory in outcome.point.directories.items():
-        moved = leftovers.move_away(directory, attempt=attempt, beyond=outcome.point.iteration)
+        moved = leftovers.move_away(directory, attempt=attempt, beyond=iteration)
         if moved:
             logger.info(
                 "%s: moved iterations %s, left by an earlier attempt, to %s",
@@ -112,28 +260,29 @@ def clear_save_folders(attempt: int, outcome: Resume) -> None:
                 ", ".join(map(str, moved)),
                 leftovers.abandoned(directory, attempt),
             )
-        leftovers.write_tracker(directory, outcome.point.iteration)
+        model = outcome.point.models[role]
+        if model.parent != directory and model.exists():  # of an abandoned line that is continued now
+            leftovers.put_back(model, directory, iteration, attempt=attempt)
+        leftovers.write_tracker(directory, iteration)
 
 
-def announce(outcome: Fresh | Resume, attempt: int) -> None:
+def announce(outcome: Fresh | Resume, begun: Begun) -> None:
     """Say what this start does and why: one INFO line, and one for each newer point not used."""
+    verb = "is joined and" if begun.joined else ""
     if isinstance(outcome, Resume):
         progress = outcome.point.data.progress
         logger.info(
-            "attempt %d resumes from %s (next episode %d, %d samples consumed): %s",
-            attempt,
+            "attempt %d %s from %s (next episode %d, %d samples consumed): %s",
+            begun.start.attempt,
+            f"{verb} resumes".strip(),
             outcome.point.name,
             progress.episode,
             progress.consumed_samples,
             outcome.reason,
         )
     else:
-        logger.log(
-            logging.WARNING if outcome.requested else logging.INFO,
-            "attempt %d starts fresh: %s",
-            attempt,
-            outcome.reason,
-        )
+        level = logging.WARNING if outcome.requested else logging.INFO
+        logger.log(level, "attempt %d %s fresh: %s", begun.start.attempt, f"{verb} starts".strip(), outcome.reason)
     for passed in outcome.passed_over:
         logger.info("%s", passed)
 

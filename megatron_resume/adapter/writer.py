@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,8 @@ class FinishedSave:
 class Writer:
     """Commits finished saves in the background, in order; leaving the process waits for it."""
 
-    def __init__(self, root: Path, roles: Collection[str]):
-        self.root, self.roles = root, roles
+    def __init__(self, root: Path, roles: Collection[str], stop_if_superseded: Callable[[], None]):
+        self.root, self.roles, self._stop_if_superseded = root, roles, stop_if_superseded
         self._queue: queue.Queue[tuple[FinishedSave, float]] = queue.Queue()
         self._pid = os.getpid()
         threading.Thread(target=self._work, name="megatron_resume writer", daemon=True).start()
@@ -83,6 +83,7 @@ class Writer:
                 "; ".join(differing),
             )
             return
+        self._stop_if_superseded()
         commit.commit(point, save.name, nonce=save.nonce, roles=self.roles)
         logger.info(
             "committed %s (%s; next episode %d, %d samples consumed) %.2f s after the save",

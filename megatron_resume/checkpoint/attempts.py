@@ -1,5 +1,6 @@
 """Attempts: taking a number that belongs to exactly one life of the job, and saying how it began."""
 
+import os
 from pathlib import Path
 
 from ..crash import crash_point
@@ -29,6 +30,28 @@ def take_number(root: Path) -> int:
         fsync(root / ATTEMPTS)
         crash_point("attempt.numbered")
         return number
+
+
+def give_back(root: Path, number: int) -> None:
+    """Remove the folder of an attempt that was not begun: a refused start leaves no trace."""
+    attempt_path(root, number).rmdir()
+
+
+def withdraw(root: Path, number: int) -> None:
+    """Take back that an attempt has begun, for a newer one; its number stays used."""
+    start = attempt_path(root, number) / START
+    os.rename(start, start.with_name("withdrawn.json"))
+    fsync(start.parent)
+
+
+def has_started(root: Path, number: int) -> bool:
+    return (attempt_path(root, number) / START).exists()
+
+
+def newer_than(root: Path, number: int) -> int | None:
+    """The newest attempt that began after attempt `number`, which it supersedes."""
+    newer = [other for other in attempt_numbers(root) if other > number and has_started(root, other)]
+    return newer[-1] if newer else None
 
 
 def write_start(root: Path, start: Start) -> None:

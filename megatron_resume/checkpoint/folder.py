@@ -1,11 +1,12 @@
 """Read a data checkpoint folder: which attempts there were, which points, and what is wrong with each."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import ConfigError, DamagedError
 from .attempts import attempt_numbers
 from .layout import (
+    ABANDONED,
     COMMITTED,
     DATA,
     START,
@@ -42,6 +43,7 @@ class ResumePoint:
     path: Path
     receipts: dict[str, Receipt]  # one per trained role
     directories: dict[str, Path]  # save folder of each role, where it is now
+    models: dict[str, Path]  # model folder of each role, found below its save folder; {} if not looked for
     data: DataCheckpoint
 
     @property
@@ -76,20 +78,36 @@ def read_folder(root: Path) -> Folder:
 
 
 def _read_start(folder: Folder, number: int) -> None:
-    path = attempt_path(folder.root, number) / START
-    if not path.exists():  # died between taking its number and starting
+    if not (attempt_path(folder.root, number) / START).exists():  # died between taking its number and starting
         return
     try:
-        start = read(path, Start)
-        if start.attempt != number:
-            raise DamagedError(f"{path} belongs to attempt {start.attempt}")
-        folder.starts[number] = start
+        folder.starts[number] = read_start(folder.root, number)
     except DamagedError as error:
         folder.damaged_starts[number] = str(error)
 
 
+def read_start(root: Path, number: int) -> Start:
+    """How attempt `number` began, or DamagedError."""
+    path = attempt_path(root, number) / START
+    start = read(path, Start)
+    if start.attempt != number:
+        raise DamagedError(f"{path} belongs to attempt {start.attempt}")
+    return start
+
+
 def read_point(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoint:
     """The committed point `name`, with every file of ours and of its models checked.
+
+    Raises:
+        DamagedError: It cannot be resumed from; the message says why.
+    """
+    point = read_own_files(root, name, roles)
+    models = {role: find_model(point.directories[role], point.receipts[role]) for role in roles}
+    return replace(point, models=models)
+
+
+def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoint:
+    """The committed point `name` without a look at its models, which one process of a job checks for all.
 
     Raises:
         DamagedError: It cannot be resumed from; the message says why.
@@ -106,18 +124,30 @@ def read_point(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoi
     receipts = {role: read(path / receipt_file(role), Receipt) for role in manifest.roles}
     data = read(path / DATA, DataCheckpoint)
     _check_one_moment(path, manifest, receipts, data)
-    directories = {role: save_folder(root, receipt) for role, receipt in receipts.items()}
-    for role in roles:
-        problem = problem_with_files(directories[role] / model_folder(name.iteration), receipts[role].files)
-        if problem:
-            raise DamagedError(f"{role}: {problem}")
-    return ResumePoint(name, path, receipts, directories, data)
+    directories = {role: save_folder(root, receipts[role]) for role in roles}
+    return ResumePoint(name, path, {role: receipts[role] for role in roles}, directories, {}, data)
 
 
 def save_folder(root: Path, receipt: Receipt) -> Path:
     """The role's save folder: beside `root` as it was when saved, so that both may be moved together."""
     beside = (root / receipt.relative).resolve()
-    return beside if (beside / model_folder(receipt.iteration)).is_dir() else Path(receipt.directory)
+    return beside if beside.is_dir() else Path(receipt.directory)
+
+
+def find_model(save: Path, receipt: Receipt) -> Path:
+    """The folder below `save` that holds what was receipted: in its place, or moved aside by a later attempt.
+
+    Raises:
+        DamagedError: Neither holds it; the message says what is wrong in its place.
+    """
+    name = model_folder(receipt.iteration)
+    problem = problem_with_files(save / name, receipt.files)
+    if problem is None:
+        return save / name
+    for aside in sorted((save / ABANDONED).glob(f"*/{name}*"), reverse=True):
+        if problem_with_files(aside, receipt.files) is None:
+            return aside
+    raise DamagedError(f"{receipt.role}: {problem}")
 
 
 def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:

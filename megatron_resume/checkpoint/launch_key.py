@@ -1,4 +1,4 @@
-"""Which launch this process belongs to, from what the launcher and the kernel say."""
+"""Which launch this process belongs to, and who it is, from what the launcher and the kernel say."""
 
 import os
 import socket
@@ -8,6 +8,7 @@ from .records import Launch
 
 # The first that is set names the launch. torchrun's default run id "none" names nothing.
 _JOB_VARIABLES = ("MEGATRON_RESUME_LAUNCH_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
+_PART_VARIABLES = ("SLURM_STEP_ID", "MASTER_PORT")  # tell launches apart that share a job id
 _RESTART_VARIABLES = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
 
 
@@ -19,14 +20,45 @@ def launch_key(environ: Mapping[str, str]) -> Launch:
     """
     job = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
     restart = next((environ[v] for v in _RESTART_VARIABLES if environ.get(v, "").isdecimal()), "0")
-    return Launch(job=job or _parent(), restart=int(restart), host=socket.gethostname(), pid=os.getpid())
-
-
-def _parent() -> str:
     parent = os.getppid()
+    return Launch(
+        job=job or f"{socket.gethostname()}:{parent}:{started(parent)}",
+        restart=int(restart),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        boot=boot(),
+        started=started(os.getpid()) or "",
+    )
+
+
+def shared_by_all_ranks(environ: Mapping[str, str]) -> str | None:
+    """What names this very start on every rank and nothing else; None where the launcher gives no such name.
+
+    On several nodes a job id is needed. A job id alone may be used again by a later launch (torchrun's
+    `--rdzv-id`), so the port of the rendezvous goes with it.
+    """
+    job = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
+    one_node = environ.get("WORLD_SIZE") == environ.get("LOCAL_WORLD_SIZE", "?")
+    if job is None and not one_node:
+        return None
+    key = launch_key(environ)
+    return ":".join([key.job, str(key.restart), *(environ.get(v, "") for v in _PART_VARIABLES)])
+
+
+def boot() -> str:
+    """This boot of this machine, and the name space in which process ids are counted."""
     try:
-        with open(f"/proc/{parent}/stat") as file:
-            started = file.read().rpartition(")")[2].split()[19]  # field 22: clock ticks since boot
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
-        started = "?"
-    return f"{socket.gethostname()}:{parent}:{started}"
+        return ""
+
+
+def started(pid: int) -> str | None:
+    """When process `pid` started, in clock ticks since boot; None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            state, *fields = file.read().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if state in "ZX" else fields[18]  # field 22 of the whole line

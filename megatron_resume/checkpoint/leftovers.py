@@ -43,6 +43,22 @@ def move_away(save: Path, *, attempt: int, beyond: int, only: Container[int] | N
     return wanted
 
 
+def put_back(model: Path, save: Path, iteration: int, *, attempt: int) -> None:
+    """Bring a model folder that a later attempt moved aside back to its place, which that one's leaves."""
+    place = save / model_folder(iteration)
+    if place.exists():
+        move(place, _free(abandoned(save, attempt) / place.name))
+    move(model, place)
+
+
+def move_points_away(root: Path, *, attempt: int) -> None:
+    """For a start over: move every point of earlier attempts aside, below `root`."""
+    for entry in sorted(root.iterdir()):
+        point = parse_point(entry.name)
+        if point is not None and point.attempt < attempt:
+            move(entry, _free(root / ABANDONED / f"a{attempt:04d}" / entry.name))
+
+
 def _free(path: Path) -> Path:
     names = [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, 1000))]
     return next(name for name in names if not name.exists())

@@ -19,12 +19,32 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """Which process of which launch began an attempt."""
+    """Which process of which launch this is."""
 
     job: str  # the same for all processes and all restarts of one launch
     restart: int
     host: str
     pid: int
+    boot: str  # machine, boot and process name space in which `pid` counts
+    started: str  # ticks from boot to the start of `pid`, which may be given to another process later
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the person who started the job asked for."""
+
+    iteration: int | None = None  # roll back to the point of this iteration
+    attempt: int | None = None  # continue the line of this attempt, abandoned or not
+    start_over: bool = False  # begin anew, with the old run moved aside
+    fresh: bool = False  # resuming is switched off
+
+    @property
+    def once(self) -> bool:
+        """Whether it is to be honoured once per launch: restarts then go on from where it led."""
+        return self.iteration is not None or self.attempt is not None or self.start_over
+
+    @property
+    def begins_anew(self) -> bool:
+        return self.start_over or self.fresh
 
 
 class Start(Record, frozen=True, kw_only=True):
@@ -35,8 +55,7 @@ class Start(Record, frozen=True, kw_only=True):
     outcome: str  # "fresh" or "resume"
     parent: PointName | None  # the point that this attempt continues from
     ancestry: tuple[int, ...]  # attempts from the parent's back to the first
-    requested_iteration: int | None
-    requested_fresh: bool
+    requested: Request
     launch: Launch
     versions: dict[str, str]
     config: dict[str, Any]

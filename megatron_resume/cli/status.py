@@ -9,8 +9,9 @@ import msgspec
 from megatron_resume.checkpoint.folder import Folder, read_folder, read_point
 from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import PointName, model_folder
+from megatron_resume.checkpoint.records import Request
 from megatron_resume.errors import ConfigError
-from megatron_resume.resume.choose import Fresh, Outcome, Request, Resume, choose, head, live_line
+from megatron_resume.resume.choose import Fresh, Outcome, Resume, choose, head, live_line
 from megatron_resume.roles import TRAINED
 
 SHOWN = 20  # points in the table; --json has all

@@ -1,20 +1,13 @@
 """Which of the three outcomes a start has: fresh, resume or refused. Pure: reads its arguments only."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
 from ..checkpoint.folder import Folder, ResumePoint
 from ..checkpoint.layout import PointName
-from ..checkpoint.records import Launch, Start
+from ..checkpoint.records import Launch, Request, Start
 from ..errors import DamagedError
-
-
-class Request(msgspec.Struct, frozen=True):
-    """What the person who starts the job asks for."""
-
-    iteration: int | None = None  # roll back to the point of this iteration
-    fresh: bool = False  # resuming is switched off
 
 
 class PassedOver(msgspec.Struct, frozen=True):
@@ -28,12 +21,17 @@ class PassedOver(msgspec.Struct, frozen=True):
 
 
 class Fresh(msgspec.Struct, frozen=True):
+    """Start from the beginning: `requested`, or because nothing was ever committed."""
+
     reason: str
     passed_over: tuple[PassedOver, ...] = ()
     requested: bool = False
+    start_over: bool = False  # what the job saved before is to be moved aside
 
 
 class Resume(msgspec.Struct, frozen=True):
+    """Continue from `point`."""
+
     point: ResumePoint
     reason: str
     passed_over: tuple[PassedOver, ...] = ()
@@ -56,7 +54,7 @@ def head(folder: Folder) -> Start | None:
     committed = {point.attempt for point in folder.committed}
     for number in sorted(folder.starts, reverse=True):
         start = folder.starts[number]
-        unasked = start.outcome == "fresh" and not start.requested_fresh
+        unasked = start.outcome == "fresh" and not start.requested.begins_anew
         if not unasked or number in committed:
             return start
     return None
@@ -88,9 +86,9 @@ def uncommitted_starts(folder: Folder, start: Start | None) -> Iterator[PointNam
 
 
 def honoured_by(folder: Folder, request: Request, launch: Launch) -> int | None:
-    """The earlier attempt of this same launch that already rolled back as requested."""
-    for number, start in folder.starts.items():
-        if start.launch.job == launch.job and start.requested_iteration == request.iteration:
+    """The earlier attempt of this same launch that already did as requested, where once is enough."""
+    for number, start in sorted(folder.starts.items()):
+        if request.once and start.launch.job == launch.job and start.requested == request:
             return number
     return None
 
@@ -101,7 +99,7 @@ class _Search:
     def __init__(self, read: ReadPoint):
         self.read, self.passed_over = read, list[PassedOver]()
 
-    def first_whole(self, points: Iterator[PointName]) -> ResumePoint | None:
+    def first_whole(self, points: Iterable[PointName]) -> ResumePoint | None:
         for point in points:
             try:
                 return self.read(point)
@@ -116,50 +114,67 @@ def choose(folder: Folder, request: Request, launch: Launch, read: ReadPoint) ->
     Args:
         read: gives the point of a name, or raises DamagedError with the reason why it cannot be used.
     """
-    if request.fresh:
-        commits = len(folder.committed)
-        kept = f"; {commits} committed points stay where they are" if commits else ""
-        return Fresh(f"resuming is switched off{kept}", requested=True)
-    start = head(folder)
-    line = list(live_line(folder, start))
+    done_by = honoured_by(folder, request, launch)
+    if request.fresh or (request.start_over and done_by is None):
+        return _anew(folder, request)
     search = _Search(read)
+    if request.once and done_by is None:
+        return _as_asked(folder, request, search)
+    start = head(folder)
+    point = search.first_whole([*uncommitted_starts(folder, start), *live_line(folder, start)])
+    passed_over = tuple(search.passed_over)
+    if point is None:
+        return _without_point(folder, start, launch, passed_over)
     reason = "it is the newest whole point"
-    if request.iteration is not None:
-        done_by = honoured_by(folder, request, launch)
-        if done_by is None:
-            return _rolled_back(request.iteration, line, search)
-        reason += f" (attempt {done_by} of this launch rolled back to iteration {request.iteration} already)"
-    point = search.first_whole(iter([*uncommitted_starts(folder, start), *line]))
+    if done_by is not None:
+        reason += f" (attempt {done_by} of this launch did as was asked already)"
+    return Resume(point, reason, passed_over)
+
+
+def _anew(folder: Folder, request: Request) -> Fresh:
+    commits = len(folder.committed)
+    if request.start_over:
+        aside = f"; {commits} committed points are moved aside" if commits else ""
+        return Fresh(f"starting over was asked for{aside}", requested=True, start_over=True)
+    kept = f"; {commits} committed points stay where they are" if commits else ""
+    return Fresh(f"resuming is switched off{kept}", requested=True)
+
+
+def _as_asked(folder: Folder, request: Request, search: _Search) -> Outcome:
+    """The point that was asked for by iteration, by attempt, or by both; refused when it is not there."""
+    start = head(folder) if request.attempt is None else folder.starts.get(request.attempt)
+    line = list(live_line(folder, start))
+    wanted = [point for point in line if request.iteration in (None, point.iteration)]
+    what = " of ".join(
+        [f"iteration {request.iteration}"] * (request.iteration is not None)
+        + [f"the line of attempt {request.attempt}"] * (request.attempt is not None)
+    )
+    point = search.first_whole(wanted)
     passed_over = tuple(search.passed_over)
     if point is not None:
-        return Resume(point, reason, passed_over)
-    return _without_point(folder, start, passed_over)
-
-
-def _rolled_back(iteration: int, line: list[PointName], search: _Search) -> Outcome:
-    wanted = [point for point in line if point.iteration == iteration]
-    point = search.first_whole(iter(wanted))
-    if point is not None:
-        return Resume(point, f"iteration {iteration} was asked for")
+        return Resume(point, f"{what} was asked for", passed_over)
     there = ", ".join(str(point.iteration) for point in sorted(set(line))) or "none"
-    what = "is not whole" if wanted else "is not on the live line"
+    attempts = ", ".join(map(str, sorted(folder.starts))) or "none"
     return Refused(
-        f"iteration {iteration} was asked for and {what} (saved there: {there}); "
-        "name one of these with --load-data-checkpoint-iteration, or leave the option out",
-        tuple(search.passed_over),
+        f"{what} was asked for and {'is not whole' if wanted else 'is not there'} (iterations saved there: {there}; "
+        f"attempts: {attempts}); name one of these with --load-data-checkpoint-iteration and "
+        "--load-data-checkpoint-attempt, or leave both out",
+        passed_over,
         damaged=bool(wanted),
     )
 
 
-def _without_point(folder: Folder, start: Start | None, passed_over: tuple[PassedOver, ...]) -> Outcome:
+def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_over: tuple[PassedOver, ...]) -> Outcome:
     if not folder.committed and not folder.damaged_starts:
         return Fresh("nothing was committed yet", passed_over)
     committed = {point.attempt for point in folder.committed}
-    if start is not None and start.requested_fresh and start.attempt not in committed:
+    if start is not None and start.requested.begins_anew and start.attempt not in committed:
+        if start.launch.job == launch.job:
+            anew = f"attempt {start.attempt} of this launch began anew as was asked, and nothing was committed since"
+            return Fresh(anew, passed_over, requested=True, start_over=start.requested.start_over)
         return Refused(
-            f"attempt {start.attempt} was started fresh on purpose and committed nothing, while older "
-            "attempts did; start fresh again with --no-enable-resume-training, or go back with "
-            "--load-data-checkpoint-iteration",
+            f"attempt {start.attempt} began anew on purpose and committed nothing, while older attempts did; begin "
+            "anew again with --start-over, or go back with --load-data-checkpoint-attempt",
             passed_over,
         )
     problems = "; ".join(folder.damaged_starts.values())
@@ -167,7 +182,7 @@ def _without_point(folder: Folder, start: Start | None, passed_over: tuple[Passe
         f"{len(folder.committed)} committed points lie in {folder.root} and none can be used"
         + (f" ({problems})" if problems else "")
         + "; a start from random weights would throw that work away. Restore the files named above from a "
-        "backup, or start anew on purpose with --no-enable-resume-training",
+        "backup, or begin anew on purpose with --start-over",
         passed_over,
         damaged=True,
     )

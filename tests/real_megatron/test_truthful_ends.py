@@ -25,7 +25,10 @@ def test_with_all_points_damaged_the_start_is_refused_with_65(copy_of_interrupte
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--load-data-checkpoint-iteration", "99"), "iteration 99 was asked for and is not on the live line"),
+        (
+            ("--load-data-checkpoint-iteration", "99"),
+            "iteration 99 was asked for and is not there (iterations saved there: 2, 4; attempts: 1)",
+        ),
         (("--no-save-optim",), "with --no-save-optim the optimizer and scheduler are not saved"),
         (("--no-save-rng",), "with --no-save-rng the random states are not saved"),
         (("--trained-roles", "policy,reward"), "trained_roles names reward"),

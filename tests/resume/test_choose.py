@@ -6,7 +6,8 @@ import pytest
 from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint.layout import START, PointName, attempt_path, point_path
-from megatron_resume.resume.choose import Fresh, Outcome, Refused, Request, Resume
+from megatron_resume.checkpoint.records import Request
+from megatron_resume.resume.choose import Fresh, Outcome, Refused, Resume
 
 
 def chosen(outcome: Outcome) -> PointName:
@@ -80,7 +81,7 @@ def test_points_that_were_rolled_back_are_never_chosen_by_themselves(job: JobOnD
     first = job.attempt()
     back = job.save(first, 2)
     job.save(first, 8)  # newer, and whole
-    second = job.attempt(back, requested_iteration=2)
+    second = job.attempt(back, requested=Request(iteration=2))
     assert chosen(job.choose()) == back
     newest = job.save(second, 4)
     assert chosen(job.choose()) == newest
@@ -108,7 +109,7 @@ def test_rolling_back_to_what_was_not_saved_names_what_was(job: JobOnDisk) -> No
     job.save(attempt, 4)
     outcome = job.choose(Request(iteration=3))
     assert isinstance(outcome, Refused)
-    assert "saved there: 2, 4" in outcome.reason
+    assert "iterations saved there: 2, 4" in outcome.reason
     assert not outcome.damaged
 
 
@@ -116,7 +117,7 @@ def test_a_roll_back_is_honoured_once_per_launch(job: JobOnDisk) -> None:
     first = job.attempt(job="earlier")
     back = job.save(first, 2)
     job.save(first, 4)
-    second = job.attempt(back, requested_iteration=2, job="launch A")
+    second = job.attempt(back, requested=Request(iteration=2), job="launch A")
     newest = job.save(second, 3)
     again = Request(iteration=2)
     assert chosen(job.choose(again, job="launch A")) == newest, "the launcher restarted the same launch"
@@ -133,12 +134,38 @@ def test_switched_off_the_start_is_fresh_and_counts_what_stays(job: JobOnDisk) -
 
 def test_a_fresh_start_on_purpose_begins_a_line_of_its_own(job: JobOnDisk) -> None:
     job.save(job.attempt(), 20)
-    second = job.attempt(requested_fresh=True)
+    second = job.attempt(requested=Request(fresh=True))
     own = job.save(second, 2, parts=())
+    assert isinstance(job.choose(job="job"), Fresh), "the launcher restarted the launch that began anew"
     outcome = job.choose()
     assert isinstance(outcome, Refused)
-    assert "started fresh on purpose" in outcome.reason
+    assert "began anew on purpose" in outcome.reason
     assert list(reasons(outcome)) == [own]
+
+
+def test_starting_over_is_honoured_once(job: JobOnDisk) -> None:
+    job.save(job.attempt(), 20)
+    over = Request(start_over=True)
+    outcome = job.choose(over)
+    assert isinstance(outcome, Fresh)
+    assert outcome.start_over
+    own = job.save(job.attempt(requested=over, job="launch A"), 2)
+    assert chosen(job.choose(over, job="launch A")) == own, "the launcher restarted the same launch"
+    assert isinstance(job.choose(over, job="launch B"), Fresh), "a person asked again"
+
+
+def test_the_line_of_an_abandoned_attempt_is_continued_when_it_is_named(job: JobOnDisk) -> None:
+    first = job.attempt()
+    back = job.save(first, 2)
+    abandoned = job.save(first, 8)
+    newest = job.save(job.attempt(back, requested=Request(iteration=2)), 4)
+    assert chosen(job.choose()) == newest
+    assert chosen(job.choose(Request(attempt=1))) == abandoned
+    assert chosen(job.choose(Request(attempt=1, iteration=2))) == back
+    assert chosen(job.choose(Request(attempt=2))) == newest
+    refused = job.choose(Request(attempt=9))
+    assert isinstance(refused, Refused)
+    assert "attempts: 1, 2" in refused.reason
 
 
 def test_a_fresh_start_that_nobody_asked_for_and_that_died_early_is_skipped(job: JobOnDisk) -> None:
@@ -156,7 +183,7 @@ def test_with_every_committed_point_damaged_the_start_is_refused(job: JobOnDisk)
     assert isinstance(outcome, Refused)
     assert outcome.damaged
     assert len(outcome.passed_over) == 2
-    assert "--no-enable-resume-training" in outcome.reason
+    assert "--start-over" in outcome.reason
 
 
 def test_a_damaged_start_file_never_leads_to_a_fresh_start(job: JobOnDisk) -> None:

@@ -1,0 +1,63 @@
+"""The thread on rank 0 that renews leases, and ends the process when a newer attempt took the job."""
+
+import atexit
+import logging
+import os
+import threading
+from pathlib import Path
+
+from ..checkpoint import attempts, leases
+from ..checkpoint.leases import Lease
+from ..errors import RejoinError
+
+logger = logging.getLogger("megatron_resume")
+
+
+class LeaseKeeper:
+    """Renews the leases of this process three times in a lease time, until it ends or is superseded."""
+
+    def __init__(self, root: Path, attempt: int, held: dict[str, Lease], lease_time_s: float):
+        self.root, self.attempt = root, attempt
+        self._held, self._every_s = dict(held), lease_time_s / 3
+        self._ended = threading.Event()
+        self._pid = os.getpid()
+        threading.Thread(target=self._work, name="megatron_resume leases", daemon=True).start()
+        atexit.register(self.release)
+
+    def check(self) -> None:
+        """Raises RejoinError when a newer attempt began: this process may not save or commit any more."""
+        newer = attempts.newer_than(self.root, self.attempt)
+        if newer is not None:
+            raise RejoinError(f"attempt {self.attempt} was superseded by attempt {newer}; restart to join it")
+
+    def stop_if_superseded(self) -> None:
+        """End the process at once when a newer attempt began; for threads, which cannot raise into training."""
+        try:
+            self.check()
+        except RejoinError as error:
+            logger.error("%s", error)
+            # The training thread may wait in a collective for ever; nothing it does counts any more.
+            os._exit(error.exit_code)
+
+    def release(self) -> None:
+        """Say that this process ends, so that the next start need not wait for the lease to run out."""
+        if self._ended.is_set() or os.getpid() != self._pid:  # a forked child holds no lease
+            return
+        self._ended.set()
+        for role, lease in self._held.items():
+            try:
+                leases.release(self.root, self.attempt, role, lease)
+            except OSError as error:
+                logger.warning("the lease of %s cannot be released: %s", role, error)
+
+    def _work(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                self._renew()
+            except OSError as error:
+                logger.warning("leases in %s cannot be renewed: %s", self.root, error)
+
+    def _renew(self) -> None:
+        self.stop_if_superseded()
+        for role, lease in self._held.items():
+            self._held[role] = leases.renew(self.root, self.attempt, role, lease)

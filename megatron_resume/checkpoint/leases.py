@@ -1,0 +1,77 @@
+"""Leases: which process holds a role of an attempt, and whether it still lives."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from ..errors import DamagedError
+from .atomic import replace, write_new
+from .launch_key import boot, started
+from .layout import attempt_path
+from .records import Launch, Record, encode, read
+
+
+class Lease(Record, frozen=True, kw_only=True):
+    """`attempts/<n>/<role>.lease`: its holder counts it up while it lives, and releases it at its end."""
+
+    holder: Launch
+    start: str  # names the start of the holder's job on all its ranks; "" where nothing does
+    counter: int = 0
+    released: bool = False
+
+
+def lease_path(root: Path, attempt: int, role: str) -> Path:
+    return attempt_path(root, attempt) / f"{role}.lease"
+
+
+def claim(root: Path, attempt: int, role: str, lease: Lease) -> None:
+    """Take the place of `role` in the attempt. Raises FileExistsError when it is taken."""
+    write_new(lease_path(root, attempt, role), encode(lease))
+
+
+def renew(root: Path, attempt: int, role: str, lease: Lease) -> Lease:
+    """Count up; returns the new lease."""
+    renewed: Lease = msgspec.structs.replace(lease, counter=lease.counter + 1)
+    replace(lease_path(root, attempt, role), encode(renewed))
+    return renewed
+
+
+def release(root: Path, attempt: int, role: str, lease: Lease) -> None:
+    """Say that the holder ends of its own will, so that nobody has to wait for the lease to run out."""
+    replace(lease_path(root, attempt, role), encode(msgspec.structs.replace(lease, released=True)))
+
+
+def read_lease(root: Path, attempt: int, role: str) -> Lease | None:
+    """The lease of `role`; None when its place is free or what stands there cannot be read."""
+    path = lease_path(root, attempt, role)
+    try:
+        return read(path, Lease) if path.exists() else None
+    except DamagedError:
+        return None
+
+
+def is_alive(read_again: Callable[[], Lease | None], me: Launch, lease_time_s: float) -> bool:
+    """Whether the holder of a lease lives; waits one lease time where only its counter can tell.
+
+    Dead at once is a holder that released it, whose process on this machine is gone, or that the same
+    launch has restarted since. The clock is our own and monotonic: no two machines' clocks are compared.
+    """
+    lease = read_again()
+    if lease is None or lease.released:
+        return False
+    holder = lease.holder
+    if holder.boot and holder.boot == boot():
+        return started(holder.pid) == holder.started
+    if holder.job == me.job and holder.restart < me.restart:
+        return False
+    deadline = time.monotonic() + lease_time_s
+    while time.monotonic() < deadline:
+        now = read_again()
+        if now is None or now.released:
+            return False
+        if now.counter != lease.counter:
+            return True
+        time.sleep(min(0.5, lease_time_s / 10))
+    return False

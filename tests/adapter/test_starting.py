@@ -1,0 +1,138 @@
+"""Who may start on a folder: real processes that live, die, are stopped, and start at once."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from job_on_disk import JobOnDisk, contents
+
+from megatron_resume.checkpoint.attempts import attempt_numbers, has_started
+
+PROGRAM = Path(__file__).with_name("starting.py")
+
+
+class Started:
+    """A process running starting.py; `said` is its first line."""
+
+    def __init__(self, root: Path, *words: str, env: dict[str, str] | None = None):
+        command = [sys.executable, str(PROGRAM), str(root), *words]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}, start_new_session=True
+        )
+
+    @property
+    def said(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self, number: int = signal.SIGKILL) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def begin(job: JobOnDisk) -> Iterator[Callable[..., Started]]:
+    running: list[Started] = []
+
+    def start(*words: str, env: dict[str, str] | None = None) -> Started:
+        running.append(Started(job.root, *words, env=env))
+        return running[-1]
+
+    yield start
+    for started in running:
+        started.process.kill()
+        started.process.wait(30)
+
+
+def test_a_second_start_names_who_holds_the_job_and_leaves_no_trace(
+    job: JobOnDisk, begin: Callable[..., Started]
+) -> None:
+    first = begin("hold")
+    assert first.said == "attempt 1 joined=False"
+    before = contents(job.root)
+    second = begin()
+    said = second.said
+    assert second.process.wait(30) == 78
+    assert f"policy is held by process {first.process.pid} on {os.uname().nodename}, attempt 1" in said
+    assert "--take-over" in said
+    after = contents(job.root)
+    assert {k: v for k, v in after.items() if "lease" not in k} == {k: v for k, v in before.items() if "lease" not in k}
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_after_the_holder_is_dead_the_next_start_is_not_refused(begin: Callable[..., Started], end: int) -> None:
+    first = begin("hold")
+    assert first.said == "attempt 1 joined=False"
+    first.end(end)
+    assert begin().said == "attempt 2 joined=False"
+
+
+def test_a_stopped_holder_still_holds_the_job_and_can_be_taken_over(begin: Callable[..., Started]) -> None:
+    first = begin("hold", "lease_time=3")
+    assert first.said == "attempt 1 joined=False"
+    first.process.send_signal(signal.SIGSTOP)
+    assert begin().said.startswith("HeldError")
+    assert begin("take_over", "hold").said == "attempt 2 joined=False"
+    first.process.send_signal(signal.SIGCONT)
+    assert first.process.wait(30) == 203, "it sees at its next renewal that it was superseded"
+
+
+def test_a_holder_on_another_machine_is_judged_by_its_lease(begin: Callable[..., Started]) -> None:
+    there = ("lease_time=3", "other_machine=A")
+    first = begin("hold", *there)
+    assert first.said == "attempt 1 joined=False"
+    assert begin("lease_time=3").said.startswith("HeldError"), "its lease changes"
+    first.end()
+    assert begin("lease_time=3").said == "attempt 2 joined=False", "its lease stands still"
+
+
+def test_a_launcher_that_restarts_its_job_does_not_wait_for_the_lease(begin: Callable[..., Started]) -> None:
+    job = {"TORCHELASTIC_RUN_ID": "run", "TORCHELASTIC_RESTART_COUNT": "0"}
+    first = begin("hold", "lease_time=600", "other_machine=A", env=job)
+    assert first.said == "attempt 1 joined=False"
+    first.end()
+    again = begin("lease_time=600", env={**job, "TORCHELASTIC_RESTART_COUNT": "1"})
+    assert again.said == "attempt 2 joined=False"
+
+
+def test_a_holder_that_ended_of_its_own_will_is_not_waited_for(begin: Callable[..., Started]) -> None:
+    first = begin("lease_time=600", "other_machine=A")
+    assert first.said == "attempt 1 joined=False"
+    assert first.process.wait(30) == 0
+    assert begin("lease_time=600").said == "attempt 2 joined=False"
+
+
+def test_of_many_starts_at_once_one_at_most_holds_the_job(job: JobOnDisk, begin: Callable[..., Started]) -> None:
+    for _ in range(3):
+        starts = [begin("hold") for _ in range(6)]
+        said = [started.said for started in starts]
+        holders = [s for s, line in zip(starts, said, strict=True) if line.startswith("attempt")]
+        assert len(holders) <= 1, said
+        assert all(line.split(":")[0] in ("HeldError", "RejoinError") for line in said if line[:7] != "attempt"), said
+        begun = [n for n in attempt_numbers(job.root) if has_started(job.root, n)]
+        if holders:
+            assert said[starts.index(holders[0])] == f"attempt {begun[-1]} joined=False"
+        for started in starts:
+            started.process.kill()
+            started.process.wait(30)
+
+
+def test_jobs_of_two_roles_settle_in_one_attempt(begin: Callable[..., Started]) -> None:
+    assert begin("role=policy", "hold").said == "attempt 1 joined=False"
+    assert begin("role=value", "hold").said == "attempt 1 joined=True"
+    assert begin("role=value").said.startswith("HeldError: start refused: value is held by process")
+
+
+def test_a_restarted_role_opens_a_new_attempt_and_the_other_rejoins(begin: Callable[..., Started]) -> None:
+    policy = begin("role=policy", "hold", "lease_time=3")
+    assert policy.said == "attempt 1 joined=False"
+    value = begin("role=value", "hold", "lease_time=3")
+    assert value.said == "attempt 1 joined=True"
+    value.end()
+    assert begin("role=value", "hold", "lease_time=3").said == "attempt 2 joined=False"
+    assert policy.process.wait(30) == 203
+    assert begin("role=policy", "hold", "lease_time=3").said == "attempt 2 joined=True"
