@@ -1,23 +1,48 @@
 """Named places where a test or the demo can end this process as a power cut would.
 
-`MEGATRON_RESUME_CRASH=point[@role][:nth]` sends SIGKILL to the process when it comes to that place
-for the nth time (the first when not given). Unset, a crash point is one comparison.
+`MEGATRON_RESUME_CRASH=point[@what][:nth]` sends SIGKILL to the process when it comes to that place for the
+nth time (the first when not given). `what` is a role, or the name of the file that is written. Unset, a
+crash point is one comparison.
 """
 
 import os
 import signal
 import sys
 
+from .errors import ConfigError
+
 VARIABLE = "MEGATRON_RESUME_CRASH"
+
+POINTS = {
+    "train_step": "before Megatron's train step (of a role)",
+    "save.begin": "before Megatron's save (of a role), with its moment captured",
+    "save.end": "after Megatron's save returned (of a role)",
+    "model.synced": "after the files of a role's model were made durable and recorded",
+    "write.begin": "before a file is written under its temporary name",
+    "write.written": "after that, before its fsync",
+    "write.synced": "after its fsync, before it gets its name",
+    "write.named": "after it was linked or renamed to its name",
+    "write.end": "after its folder's fsync",
+    "move.begin": "before a file or folder is moved aside or back",
+    "move.renamed": "after that, before its folders' fsync",
+    "move.end": "after their fsync",
+    "commit.end": "after COMMITTED is durable, before anybody is told",
+    "attempt.numbered": "after an attempt's folder was made, before it is begun",
+    "attempt.held": "after the places of its roles are taken",
+    "attempt.begun": "after start.json is durable, before save folders are put in order",
+    "start.end": "after the save folders were put in order, before Megatron loads",
+}
 
 _wanted: tuple[str, str | None, int] | None = None
 _seen = 0
 
 
 def _parse(text: str) -> tuple[str, str | None, int]:
-    name, _, nth = text.partition(":")
-    name, _, role = name.partition("@")
-    return name, role or None, int(nth or 1)
+    place, _, nth = text.partition(":")
+    name, _, what = place.partition("@")
+    if name not in POINTS or not (nth or "1").isdecimal():
+        raise ConfigError(f"{VARIABLE} is {text!r}; write point[@what][:nth] with one of {', '.join(POINTS)}")
+    return name, what or None, int(nth or 1)
 
 
 def arm(text: str | None) -> None:
@@ -27,22 +52,22 @@ def arm(text: str | None) -> None:
     _seen = 0
 
 
-def crash_point(name: str, role: str | None = None) -> None:
+def crash_point(name: str, what: str | None = None) -> None:
     """Die here if this place was asked for."""
     if _wanted is None:
         return
-    _die_if_wanted(name, role)
+    _die_if_wanted(name, what)
 
 
-def _die_if_wanted(name: str, role: str | None) -> None:
+def _die_if_wanted(name: str, what: str | None) -> None:
     global _seen
     assert _wanted is not None
-    wanted_name, wanted_role, nth = _wanted
-    if name != wanted_name or (wanted_role is not None and role != wanted_role):
+    wanted_name, wanted_what, nth = _wanted
+    if name != wanted_name or (wanted_what is not None and what != wanted_what):
         return
     _seen += 1
     if _seen == nth:
-        at = f"{name}@{role}" if role else name
+        at = f"{name}@{what}" if what else name
         print(f"megatron_resume: crash point {at} (time {nth}): SIGKILL", file=sys.stderr, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -15,6 +15,7 @@ from ..checkpoint.arrays import load as load_arrays
 from ..checkpoint.layout import ARRAYS
 from ..checkpoint.records import read_bytes
 from ..config import ResumeConfig, resolve
+from ..crash import crash_point
 from ..errors import ConfigError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..roles import FROZEN
@@ -191,6 +192,7 @@ def _lead(config: ResumeConfig, root: Path) -> Session:
         start.clear_save_folders(session.attempt, session.resumes)
     if isinstance(begun.outcome, Fresh) and begun.outcome.start_over and not begun.joined:
         leftovers.move_points_away(root, attempt=session.attempt)
+    crash_point("start.end")
     start.announce(begun.outcome, begun)
     return session
 

@@ -19,6 +19,7 @@ from ..checkpoint.layout import PointName
 from ..checkpoint.leases import Lease
 from ..checkpoint.records import Launch, Request, Start
 from ..config import ResumeConfig
+from ..crash import crash_point
 from ..errors import ConfigError, DamagedError, HeldError, RejoinError, ResumeError
 from ..resume.choose import Fresh, Outcome, Refused, Resume, choose
 
@@ -127,14 +128,15 @@ def _open(root: Path, config: ResumeConfig, launch: Launch) -> Begun:
     except ResumeError:
         attempts.give_back(root, number)
         raise
+    held = {role: _lease(launch) for role in roles_here(config)}
+    for role, lease in held.items():  # before the attempt can be seen, so that it is never seen unheld
+        leases.claim(root, number, role, lease)
+    crash_point("attempt.held")
     start = _start(number, outcome, folder, config, launch)
     attempts.write_start(root, start)
     if attempts.attempt_numbers(root)[-1] > number:
         attempts.withdraw(root, number)
         raise RejoinError(f"attempt {number} began while a newer one did; restart to join it")
-    held = {role: _lease(launch) for role in roles_here(config)}
-    for role, lease in held.items():
-        leases.claim(root, number, role, lease)
     return Begun(outcome, start, held, joined=False)
 
 
@@ -173,19 +175,19 @@ def _lives(root: Path, attempt: int, role: str, launch: Launch, config: ResumeCo
 
 
 def _let_yield(root: Path, others: set[int], config: ResumeConfig, launch: Launch) -> None:
-    """Of two starts at once the one with the larger number stays; the other withdraws, if it sees this one in time.
+    """Of two starts at once the one with the larger number stays; the others withdraw, if they see it in time.
 
     Raises:
-        HeldError: It did not: it had passed its check before this one took its number.
+        HeldError: One of `others` did not: it had looked before this start took its number.
     """
     deadline = time.monotonic() + YIELD_S
     for attempt in sorted(others):
         while attempts.has_started(root, attempt) and not config.take_over:
             holders = [role for role in roles_here(config) if _lives(root, attempt, role, launch, config)]
-            if holders:  # it took its places, so it did not withdraw
-                raise held_by(root, attempt, holders[0])
+            if not holders:
+                break
             if time.monotonic() > deadline:
-                break  # it died before it took its places
+                raise held_by(root, attempt, holders[0])
             time.sleep(_POLL_S)
 
 

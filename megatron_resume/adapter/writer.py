@@ -16,6 +16,7 @@ from ..checkpoint.arrays import Arrays
 from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
 from ..checkpoint.records import DataCheckpoint, Progress, Receipt
+from ..crash import crash_point
 from ..errors import DamagedError
 
 logger = logging.getLogger("megatron_resume")
@@ -70,7 +71,9 @@ class Writer:
 
     def _write(self, save: FinishedSave, since: float) -> None:
         point = point_path(self.root, save.name)
-        commit.write_receipt(point, self._receipt(save))
+        receipt = self._receipt(save)
+        crash_point("model.synced", save.role)
+        commit.write_receipt(point, receipt)
         if save.data is not None:
             commit.write_data(point, save.data, codec.dump(save.arrays) if save.arrays else None)
         if commit.missing_parts(point, self.roles):

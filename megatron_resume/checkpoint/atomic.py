@@ -25,31 +25,40 @@ def write_new(path: Path, data: bytes) -> None:
     temporary = _write_temporary(path, data)
     try:
         os.link(temporary, path)  # unlike a rename, never replaces
+        crash_point("write.named", path.name)
     finally:
         temporary.unlink()
     fsync(path.parent)
+    crash_point("write.end", path.name)
 
 
 def replace(path: Path, data: bytes) -> None:
     """Create or replace `path`, durable when this returns."""
     temporary = _write_temporary(path, data)
     os.replace(temporary, path)
+    crash_point("write.named", path.name)
     fsync(path.parent)
+    crash_point("write.end", path.name)
 
 
 def move(source: Path, target: Path) -> None:
     """Rename a file or folder into another folder, which is made, durable when this returns."""
+    crash_point("move.begin", source.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.rename(source, target)
+    crash_point("move.renamed", source.name)
     fsync(target.parent)
     fsync(source.parent)
+    crash_point("move.end", source.name)
 
 
 def _write_temporary(path: Path, data: bytes) -> Path:
+    crash_point("write.begin", path.name)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     with open(temporary, "xb") as file:
         file.write(data)
         file.flush()
+        crash_point("write.written", path.name)
         os.fsync(file.fileno())
-    crash_point("write.temporary", path.stem)
+    crash_point("write.synced", path.name)
     return temporary

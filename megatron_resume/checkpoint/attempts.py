@@ -57,4 +57,4 @@ def newer_than(root: Path, number: int) -> int | None:
 def write_start(root: Path, start: Start) -> None:
     """Declare the attempt begun; readers count it from now on."""
     write_new(attempt_path(root, start.attempt) / START, encode(start))
-    crash_point("attempt.started")
+    crash_point("attempt.begun")

@@ -20,18 +20,14 @@ def open_point(root: Path, name: PointName) -> Path:
 
 def write_receipt(point: Path, receipt: Receipt) -> None:
     """State that the role's model checkpoint is complete and durable."""
-    crash_point("receipt.begin", receipt.role)
     write_new(point / receipt_file(receipt.role), encode(receipt))
-    crash_point("receipt.end", receipt.role)
 
 
 def write_data(point: Path, data: DataCheckpoint, arrays: bytes | None) -> None:
     """Write the data checkpoint; `arrays` is a safetensors file, where tracked state or RNG has any."""
-    crash_point("data.begin")
     if arrays is not None:
         write_new(point / ARRAYS, arrays)
     write_new(point / DATA, encode(data))
-    crash_point("data.end")
 
 
 def missing_parts(point: Path, roles: Collection[str]) -> list[str]:
@@ -61,7 +57,6 @@ def commit(point: Path, name: PointName, *, nonce: str, roles: Collection[str]) 
     names = [*map(receipt_file, roles), DATA, *([ARRAYS] if (point / ARRAYS).exists() else [])]
     files = {n: Digest(size=(point / n).stat().st_size, sha256=sha256_of(point / n)) for n in names}
     manifest = Manifest(iteration=name.iteration, attempt=name.attempt, nonce=nonce, roles=tuple(roles), files=files)
-    crash_point("commit.begin")
     try:
         write_new(point / COMMITTED, encode(manifest))
     except FileExistsError:

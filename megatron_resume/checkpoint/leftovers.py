@@ -3,7 +3,6 @@
 from collections.abc import Container
 from pathlib import Path
 
-from ..crash import crash_point
 from .atomic import move, replace
 from .layout import ABANDONED, TRACKER, model_folder, parse_model, parse_point
 
@@ -37,9 +36,7 @@ def move_away(save: Path, *, attempt: int, beyond: int, only: Container[int] | N
     """
     wanted = [i for i in saved_iterations(save) if i > beyond and (only is None or i in only)]
     for iteration in wanted:
-        crash_point("abandon.begin", save.name)
         move(save / model_folder(iteration), _free(abandoned(save, attempt) / model_folder(iteration)))
-        crash_point("abandon.end", save.name)
     return wanted
 
 
@@ -73,9 +70,7 @@ def write_tracker(save: Path, iteration: int) -> None:
             return
     except OSError:
         pass  # missing or unreadable: written anew below
-    crash_point("tracker.begin", save.name)
     replace(tracker, text)
-    crash_point("tracker.end", save.name)
 
 
 def retire_tracker(save: Path, *, attempt: int) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from job_on_disk import JobOnDisk, contents
 
+from megatron_resume import crash
 from megatron_resume.checkpoint import atomic, leftovers
 from megatron_resume.checkpoint.attempts import attempt_numbers, take_number
 from megatron_resume.checkpoint.commit import commit, missing_parts, open_point
 from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import COMMITTED, PointName, point_path
+from megatron_resume.errors import ConfigError
+from megatron_resume.resume.choose import Resume
 
 
 def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:
@@ -80,29 +83,26 @@ job.save(attempt, 4)
 """
 
 
-@pytest.mark.parametrize(
-    ("point", "newest"),
-    [
-        ("receipt.begin@policy", 2),
-        ("write.temporary@policy", 2),
-        ("receipt.end@policy", 2),
-        ("receipt.begin@value", 2),
-        ("receipt.end@value", 2),
-        ("data.begin", 2),
-        ("data.end", 2),
-        ("commit.begin", 2),
-        ("write.temporary@COMMITTED", 2),
-        ("commit.end", 4),
-    ],
-)
-def test_killed_on_the_way_to_a_commit_the_older_point_stands(job: JobOnDisk, point: str, newest: int) -> None:
+STEPS = ("write.begin", "write.written", "write.synced", "write.named", "write.end")
+FILES = ("policy.json", "value.json", "data.json", "COMMITTED")
+
+
+@pytest.mark.parametrize("point", [*(f"{step}@{file}" for file in FILES for step in STEPS), "commit.end"])
+def test_killed_on_the_way_to_a_commit_the_older_point_stands(job: JobOnDisk, point: str) -> None:
     program = CRASH.format(tests=str(Path(__file__).parents[1]), base=str(job.base), point=point)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
-    assert f"crash point {point.partition('@')[0]}" in ended.stderr
+    assert f"crash point {point}" in ended.stderr
+    visible = point in ("write.named@COMMITTED", "write.end@COMMITTED", "commit.end")
     outcome = job.choose()
-    assert getattr(outcome, "point").name == PointName(newest, 1)  # noqa: B009
-    assert (point_path(job.root, PointName(4, 1)) / COMMITTED).exists() == (newest == 4)
+    assert isinstance(outcome, Resume)
+    assert outcome.point.name == PointName(4 if visible else 2, 1)
+    assert (point_path(job.root, PointName(4, 1)) / COMMITTED).exists() == visible
+
+
+def test_an_unknown_crash_point_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="is 'save.start'; write point"):
+        crash.arm("save.start")
 
 
 def test_what_lies_beyond_the_point_is_moved_aside_and_kept(job: JobOnDisk) -> None:
