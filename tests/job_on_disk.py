@@ -7,7 +7,7 @@ from megatron_resume.checkpoint.attempts import take_number, write_start
 from megatron_resume.checkpoint.folder import Folder, ResumePoint, read_folder, read_point
 from megatron_resume.checkpoint.layout import PointName, model_folder, point_path
 from megatron_resume.checkpoint.model_files import record_files
-from megatron_resume.checkpoint.records import DataCheckpoint, Launch, Progress, Receipt, Request, Start
+from megatron_resume.checkpoint.records import DataCheckpoint, Launch, Moment, Receipt, Request, Start
 from megatron_resume.resume.choose import Outcome, choose
 from megatron_resume.roles import TRAINED
 
@@ -24,7 +24,7 @@ class JobOnDisk:
         self.root.mkdir(parents=True, exist_ok=True)
 
     def launch(self, job: str = "job") -> Launch:
-        return Launch(job=job, restart=0, host="node0", pid=1, boot="", started="")
+        return Launch(job=job, restart=0, counts=False, host="node0", pid=1, boot="", started="")
 
     def attempt(
         self,
@@ -65,7 +65,7 @@ class JobOnDisk:
         (self.save_folder(role) / "latest_checkpointed_iteration.txt").write_text(str(name.iteration))
         return folder
 
-    def write_receipt(self, role: str, name: PointName, progress: Progress | None = None) -> None:
+    def write_receipt(self, role: str, name: PointName, progress: Moment | None = None) -> None:
         files = record_files(self.save_model(role, name))
         receipt = Receipt(
             role=role,
@@ -82,8 +82,8 @@ class JobOnDisk:
         )
         commit.write_receipt(point_path(self.root, name), receipt)
 
-    def progress(self, name: PointName) -> Progress:
-        return Progress(episode=name.iteration, consumed_samples=name.iteration * SAMPLES)
+    def progress(self, name: PointName) -> Moment:
+        return Moment(episode=name.iteration, consumed_samples=name.iteration * SAMPLES)
 
     def write_data(self, name: PointName) -> None:
         data = DataCheckpoint(

@@ -2,13 +2,26 @@
 
 from dataclasses import replace
 
+from ..errors import ConfigError
 from .ending import truthful_end
-from .session import Progress, current
+from .session import Progress, Session, current, has_begun
 from .tracked import Stateful
+from .versions import hook_set
 
 __all__ = ["Progress", "advance", "progress", "track"]
 
 _unsaved = Progress()  # counts where no data checkpoint path was set, so that loops run all the same
+
+
+def _session(caller: str) -> Session | None:
+    """The session; ends the process when it is not known yet whether there is one."""
+    if hook_set.installed and not has_begun():
+        with truthful_end():
+            raise ConfigError(
+                f"{caller}() was called before Megatron parsed its arguments, so nothing is known of this run yet; "
+                "call it after initialize_megatron()"
+            )
+    return current()
 
 
 def progress() -> Progress:
@@ -16,7 +29,7 @@ def progress() -> Progress:
 
     Local to this rank, equal on all. Call it before the loop, so that saves count as between episodes.
     """
-    session = current()
+    session = _session("progress")
     return session.progress() if session is not None else _unsaved
 
 
@@ -29,14 +42,14 @@ def track(name: str, obj: Stateful, *, experience: bool = False) -> None:
     Args:
         name: the same at every start.
         obj: has `state_dict` and `load_state_dict`; its state holds JSON values, bytes, tuples, numpy
-            arrays and tensors.
+            arrays and tensors. Subclasses of dict come back as plain dicts.
         experience: `obj` holds all that is needed to go on in the middle of an episode, so saves in
             there may be committed.
 
     Raises:
         SystemExit: 78 when the state cannot be stored, or the resume point has none of this name.
     """
-    session = current()
+    session = _session("track")
     if session is None:
         return
     with truthful_end():
@@ -54,7 +67,7 @@ def advance(*, samples: int, episodes: int = 1) -> None:
     if samples < 0 or episodes < 0:
         raise ValueError(f"advance(samples={samples}, episodes={episodes}): neither can be negative")
     global _unsaved
-    session = current()
+    session = _session("advance")
     if session is None:
         _unsaved = replace(
             _unsaved,
@@ -63,6 +76,7 @@ def advance(*, samples: int, episodes: int = 1) -> None:
         )
         return
     session.counts_episodes = True
+    session.advances += 1
     session.episode += episodes
     session.consumed_samples += samples
     session.steps_in_episode = 0

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from ..config import KEYS, add_flags
-from ..errors import ConfigError, MismatchError
+from ..errors import ConfigError
 from ..hooks import AnyFunction
 from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
@@ -81,7 +81,7 @@ def wrap_initialize_megatron(original: AnyFunction) -> AnyFunction:
         current = session.current()
         if current is not None:
             with truthful_end():
-                current.agree()
+                current.share_decision()
         return result
 
     return initialize_megatron
@@ -132,11 +132,6 @@ def _begin(args: Any) -> Session | None:
 
 
 def _override(resume: Resume, role: str, args: Any) -> None:
-    saved_in = str(resume.point.directories[role].resolve())
-    if session.resolved(args.save) != saved_in:
-        raise MismatchError(
-            f"{role} was saved in {saved_in}, but its --save is {args.save}; continue with --save {saved_in}"
-        )
     for name, value in overrides_for(role, resume.point).items():
         setattr(args, name, value)
 

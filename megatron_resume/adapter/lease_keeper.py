@@ -1,6 +1,5 @@
 """The thread on rank 0 that renews leases, and ends the process when a newer attempt took the job."""
 
-import atexit
 import logging
 import os
 import threading
@@ -9,6 +8,7 @@ from pathlib import Path
 from ..checkpoint import attempts, leases
 from ..checkpoint.leases import Lease
 from ..errors import RejoinError
+from .ending import at_end
 
 logger = logging.getLogger("megatron_resume")
 
@@ -22,7 +22,7 @@ class LeaseKeeper:
         self._ended = threading.Event()
         self._pid = os.getpid()
         threading.Thread(target=self._work, name="megatron_resume leases", daemon=True).start()
-        atexit.register(self.release)
+        at_end(self.release)
 
     def check(self) -> None:
         """Raises RejoinError when a newer attempt began: this process may not save or commit any more."""

@@ -2,9 +2,12 @@
 
 import inspect
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from ..checkpoint.layout import model_folder
+from ..checkpoint.layout import TRACKER, model_folder
 from ..checkpoint.model_files import problem_with_files
 from ..errors import ConfigError, DamagedError
 from ..hooks import AnyFunction
@@ -31,18 +34,56 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         with truthful_end():
-            current.agree()
+            current.open()
             role = _role_to_resume(current, margs, bound.arguments)
-            if role is not None and current.resumes:
-                result = _load(current, current.resumes, role, margs, lambda: original(*args, **kwargs))
-            else:
-                result = original(*args, **kwargs)
-                _loaded_otherwise(current, margs, result)
+            if role is None:
+                _check_frozen_source(current, margs, bound.arguments)
+            with _sys_exit_is_a_failure(margs):
+                if role is not None and current.resumes:
+                    result = _load(current, current.resumes, role, margs, lambda: original(*args, **kwargs))
+                else:
+                    result = original(*args, **kwargs)
+                    _loaded_otherwise(current, margs, result)
             if not current.steps:
                 restore_rng(current)
         return result
 
     return load_checkpoint
+
+
+@contextmanager
+def _sys_exit_is_a_failure(args: Any) -> Iterator[None]:
+    """Megatron ends failed loads with a bare sys.exit(), which a launcher takes for success."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code in (None, 0):
+            raise DamagedError(f"Megatron gave up loading from {args.load}; its reason stands above") from end
+        raise
+
+
+def _check_frozen_source(current: Session, args: Any, called_with: dict[str, Any]) -> None:
+    """A frozen role must load what it was meant to: neither trained weights nor nothing.
+
+    Raises:
+        ConfigError: Its folder is where a trained role saves.
+        DamagedError: Its folder holds no checkpoint; Megatron would go on with random weights.
+    """
+    role = session.role_of(args, current.config)
+    if role not in FROZEN or not args.load or called_with.get("load_arg", "load") != "load":
+        return
+    folder, pinned = session.resolved(args.load), getattr(args, "ckpt_step", None)
+    if pinned:
+        return
+    trained = {path: other for other, path in current.save_folders.items()}
+    if folder in trained:
+        raise ConfigError(
+            f"{role} loads from {folder}, where {trained[folder]} saves: it would follow the trained weights. Load it "
+            "from a checkpoint of its own, or pin it with --ckpt-step"
+        )
+    if not os.path.isfile(os.path.join(folder, TRACKER)):
+        raise DamagedError(f"{role} loads from {folder}, which holds no {TRACKER}; Megatron would use random weights")
+    current.frozen_sources[folder] = role
 
 
 def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) -> str | None:
@@ -79,19 +120,29 @@ def _load(current: Session, resume: Resume, role: str, args: Any, load: Any) -> 
             f"{role} continues from {resume.point.name}, which needs args.{name} = {wanted!r}, "
             f"but it is {found!r} now; remove the code that changes it after role_args() or argument parsing"
         )
+    if ranks.rank() == 0:
+        current.clear_save_folder(role)
+    ranks.barrier()
     _check_files(resume, role)
-    try:
+    with _no_other_checkpoint_wins(args):
         result = load()
-    except SystemExit as end:
-        if end.code in (None, 0):  # Megatron's bare sys.exit(), which a launcher takes for success
-            raise DamagedError(f"Megatron gave up loading {role} from {args.load}; its reason stands above") from end
-        raise
     _check_files(resume, role)
     _audit(resume, role, args, result)
     if not current.loaded:
         curves.continue_after(resume.point.iteration)
     current.loaded[role] = resume.point.iteration
     return result
+
+
+@contextmanager
+def _no_other_checkpoint_wins(args: Any) -> Iterator[None]:
+    """A non-persistent checkpoint at or beyond `ckpt_step` would be loaded instead of the resume point."""
+    kind = getattr(args, "non_persistent_ckpt_type", None)
+    args.non_persistent_ckpt_type = None
+    try:
+        yield
+    finally:
+        args.non_persistent_ckpt_type = kind
 
 
 def _check_files(resume: Resume, role: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ..checkpoint import commit, leftovers
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.layout import PointName
-from ..checkpoint.records import DataCheckpoint, Progress
+from ..checkpoint.records import DataCheckpoint, Moment
 from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
@@ -46,7 +46,10 @@ class Saves:
     begun: Save | None = None
     in_flight: list[Save] = field(default_factory=list)
     known: set[tuple[str, int]] = field(default_factory=set)  # (role, iteration) saved by this attempt
-    cleared: set[str] = field(default_factory=set)  # roles whose save folder holds nothing in the way
+    cleared: set[str] = field(default_factory=set)  # roles whose save folder was looked through
+    newest_iteration: int = 0  # of the newest save, for which the next two tell where in an episode it was
+    newest_in_mid_episode: bool = False
+    advances: int = 0
     writer: Writer | None = None  # on rank 0, from the first save on
 
     def hand_on(self) -> None:
@@ -83,7 +86,12 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
             return original(*args, **kwargs)
         if save.returned:
             return None
-        result = original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException:  # whoever catches it may save again
+            _saves.begun = None
+            _saves.known.discard((save.role, save.iteration))
+            raise
         crash_point("save.end", save.role)
         _returned(save)
         return result
@@ -144,24 +152,21 @@ def _returned(save: Save) -> None:
 def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | None:
     """Capture this save; None when it gets no receipt, already `returned` when it is not to be repeated."""
     role = session.role_of(args, current.config)
+    iteration = int(called_with["iteration"])
     if role in FROZEN or _is_not_a_resume_point(args, called_with):
         return None
-    if role not in current.config.trained_roles:
-        raise ConfigError(
-            "save_checkpoint was called and get_args() names no role; before it, call set_args() with what "
-            "megatron_resume.role_args(role, args) gave (trained roles: "
-            f"{', '.join(current.config.trained_roles)})"
-        )
+    session.check_may_train(current, role)
     assert role is not None
-    current.agree()
+    if current.save_folders.get(role, session.resolved(args.save)) != session.resolved(args.save):
+        return None  # an extra copy elsewhere, such as the best so far
+    current.open()
     if current.lease_keeper is not None:
         current.lease_keeper.check()
     current.saves += 1
-    iteration = int(called_with["iteration"])
-    if (role, iteration) in _saves.known:
+    if _is_saved(current, role, iteration):
         return _already_saved(role, iteration)
     current.hold(role, args)
-    _clear_the_way(current, role)
+    _clear_the_way(current, role, iteration)
     _open_point(current, iteration)
     if _in_mid_episode_without_experience(current, role, iteration):
         return None
@@ -173,8 +178,25 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
 
 
 def _is_not_a_resume_point(args: Any, called_with: dict[str, Any]) -> bool:
+    """Saves that nobody could continue from. Megatron cannot be told to load iteration 0 (`ckpt_step`)."""
     converting = getattr(args, "ckpt_convert_format", None) is not None
-    return bool(called_with.get("non_persistent_ckpt") or called_with.get("release") or converting)
+    unnumbered = called_with.get("release") or int(called_with["iteration"]) == 0
+    return bool(called_with.get("non_persistent_ckpt") or unnumbered or converting)
+
+
+def _is_saved(current: Session, role: str, iteration: int) -> bool:
+    """Whether this attempt, or the point that it continues from, holds this iteration of the role.
+
+    Raises:
+        ConfigError: The iteration lies before that point, whose line it would overwrite.
+    """
+    point = current.resumes.point.iteration if current.resumes else 0
+    if iteration < point:
+        raise ConfigError(
+            f"{role} is to be saved at iteration {iteration}, but this run continued from {point}; count iterations on "
+            "from megatron_resume.progress().iteration"
+        )
+    return iteration == point or (role, iteration) in _saves.known
 
 
 def _already_saved(role: str, iteration: int) -> Save:
@@ -186,8 +208,18 @@ def _already_saved(role: str, iteration: int) -> Save:
     return Save(role, iteration, None, returned=True)
 
 
+def _in_mid_episode(current: Session, iteration: int) -> bool:
+    """Whether training went on after the last `advance`: as Megatron's train steps say, or the iterations."""
+    if not current.counts_episodes:
+        return False
+    if iteration != _saves.newest_iteration:
+        _saves.newest_in_mid_episode = current.steps_in_episode > 0 or current.advances == _saves.advances
+        _saves.newest_iteration, _saves.advances = iteration, current.advances
+    return _saves.newest_in_mid_episode
+
+
 def _in_mid_episode_without_experience(current: Session, role: str, iteration: int) -> bool:
-    if not current.counts_episodes or current.steps_in_episode == 0 or current.tracked.experience:
+    if not _in_mid_episode(current, iteration) or current.tracked.experience:
         return False
     if ranks.rank() == 0:
         logger.warning(
@@ -200,13 +232,22 @@ def _in_mid_episode_without_experience(current: Session, role: str, iteration: i
     return True
 
 
-def _clear_the_way(current: Session, role: str) -> None:
-    """Before this attempt's first save of `role`: move away what an earlier attempt began to save."""
-    if role in _saves.cleared:
-        return
+def _clear_the_way(current: Session, role: str, iteration: int) -> None:
+    """Before a save: no model folder of somebody else stays where it would be mixed with ours.
+
+    Every rank waits for rank 0, which moves: before the first save what this job's earlier attempts began
+    to save, and always what stands at this very iteration.
+    """
+    if ranks.rank() == 0:
+        save = Path(current.save_folders[role])
+        with start.naming_the_path(save):
+            if role not in _saves.cleared and isinstance(current.outcome, Fresh):
+                clear_fresh(current, role, beyond=current.loaded.get(role, 0))
+            moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration - 1, only=(iteration,))
+        if moved:
+            aside = leftovers.abandoned(save, current.attempt)
+            logger.warning("%s: iteration %d stood there already and was moved to %s", role, iteration, aside)
     _saves.cleared.add(role)
-    if ranks.rank() == 0 and isinstance(current.outcome, Fresh):
-        clear_fresh(current, role, beyond=current.loaded.get(role, 0))
     ranks.barrier()
 
 
@@ -261,18 +302,18 @@ def _capture(current: Session, role: str, iteration: int, args: Any) -> Finished
     )
 
 
-def _progress(current: Session, args: Any) -> Progress:
+def _progress(current: Session, args: Any) -> Moment:
     if not current.counts_episodes:  # pretraining: Megatron counts the samples
-        return Progress(episode=0, consumed_samples=int(getattr(args, "consumed_train_samples", 0)))
-    return Progress(
+        return Moment(episode=0, consumed_samples=int(getattr(args, "consumed_train_samples", 0)))
+    return Moment(
         episode=current.episode,
         consumed_samples=current.consumed_samples,
-        mid_episode=current.steps_in_episode > 0,
+        mid_episode=_saves.newest_in_mid_episode,
     )
 
 
 def _data(
-    current: Session, name: PointName, progress: Progress, states: tuple[Any, Arrays]
+    current: Session, name: PointName, progress: Moment, states: tuple[Any, Arrays]
 ) -> tuple[DataCheckpoint, Arrays]:
     tracked, arrays = current.tracked.capture()
     random_states, random_arrays = states

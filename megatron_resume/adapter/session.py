@@ -1,24 +1,21 @@
-"""What this process knows about its run: one decision, one attempt, the roles it holds, its progress."""
+"""What this process knows about its run: one decision, one attempt, the roles it holds, how far it is."""
 
-import hashlib
 import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from ..checkpoint import leftovers, records
+from ..checkpoint import leftovers
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.arrays import load as load_arrays
-from ..checkpoint.layout import ARRAYS
-from ..checkpoint.records import read_bytes
+from ..checkpoint.layout import ARRAYS, PointName
+from ..checkpoint.records import Moment, read_bytes
 from ..config import ResumeConfig, resolve
 from ..crash import crash_point
-from ..errors import ConfigError, RejoinError
+from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
-from ..roles import FROZEN
+from ..roles import FROZEN, canonical
 from . import ranks, start
 from .lease_keeper import LeaseKeeper
 from .tracked import Tracked
@@ -35,7 +32,8 @@ class Progress:
         episode: the next episode to run, counted from 0.
         iteration: Megatron's iteration at the resume point; 0 on a fresh start.
         consumed_samples: prompts taken from the data, over all ranks.
-        attempt: the number of this life of the job, from 1; 0 where no data checkpoint path was set.
+        attempt: the number of this life of the job, from 1; 0 before its first load, save or train step,
+            and where no data checkpoint path was set.
         mid_episode: `episode` has begun; its experience was restored into what `track` was given.
     """
 
@@ -53,22 +51,31 @@ class Session:
 
     config: ResumeConfig
     root: Path
-    outcome: Fresh | Resume
-    attempt: int = 0  # rank 0 knows it from the start, the others once torch.distributed is up
+    _outcome: Fresh | Resume | None = None  # None on a rank that rank 0 has yet to tell
+    attempt: int = 0  # 0 until it is open
     nonce: str = ""  # rank 0 only
-    pid: int = field(default_factory=os.getpid)
-    agreed: bool = False
+    is_open: bool = False  # the attempt has begun, and every rank knows it
     episode: int = 0
     consumed_samples: int = 0
     counts_episodes: bool = False  # False: the script never asks for progress, Megatron counts samples
+    advances: int = 0  # calls of `advance`
     steps_in_episode: int = 0  # train steps since the last `advance`
     save_folders: dict[str, str] = field(default_factory=dict)  # trained roles held here -> resolved --save
+    frozen_sources: dict[str, str] = field(default_factory=dict)  # resolved --load -> frozen role
     loaded: dict[str, int] = field(default_factory=dict)  # trained role -> iteration that was loaded
-    lease_keeper: LeaseKeeper | None = None  # on rank 0
+    lease_keeper: LeaseKeeper | None = None  # on rank 0, once open
     tracked: Tracked = field(default_factory=Tracked)
     arrays: Arrays = field(default_factory=dict)  # of the resume point
     saves: int = 0  # calls of save_checkpoint
     steps: dict[str | None, int] = field(default_factory=dict)  # role -> its calls of train_step
+
+    @property
+    def outcome(self) -> Fresh | Resume:
+        """What this start does. A rank that asks before torch.distributed is up decides for itself."""
+        if self._outcome is None:
+            self.adopt(start.decide_alone(self.root, self.config))
+        assert self._outcome is not None
+        return self._outcome
 
     @property
     def resumes(self) -> Resume | None:
@@ -79,6 +86,21 @@ class Session:
         """Whether progress and tracked state of this process are the job's: it holds the first role."""
         return self.config.trained_roles[0] in self.save_folders
 
+    def adopt(self, outcome: Fresh | Resume) -> None:
+        """Continue as `outcome` says.
+
+        Raises:
+            DamagedError: The arrays of the point cannot be read.
+        """
+        if isinstance(outcome, Resume):
+            moment: Moment = outcome.point.data.progress
+            self.episode, self.consumed_samples = moment.episode, moment.consumed_samples
+            self.steps_in_episode = int(moment.mid_episode)
+            path = outcome.point.path / ARRAYS
+            if path.exists():
+                self.arrays = load_arrays(read_bytes(path, limit=None), path)
+        self._outcome = outcome
+
     def progress(self) -> Progress:
         self.counts_episodes = True
         return Progress(
@@ -87,23 +109,33 @@ class Session:
             iteration=self.resumes.point.iteration if self.resumes else 0,
             consumed_samples=self.consumed_samples,
             attempt=self.attempt,
-            mid_episode=self.counts_episodes and self.steps_in_episode > 0,
+            mid_episode=self.steps_in_episode > 0,
         )
 
     def hold(self, role: str, args: Any) -> None:
         """Note that this process trains `role` with `args`.
 
         Raises:
-            ConfigError: What it saves could never be resumed.
+            ResumeError: What it saves could never be resumed, or is not where the resume point has it.
         """
         check_resumable(role, args)
         folder = resolved(args.save)
         for other, taken in self.save_folders.items():
             if other != role and taken == folder:
                 raise ConfigError(
-                    f"{role} and {other} both save to {folder}, where one would "
-                    "overwrite the other; give each its own --save"
+                    f"{role} and {other} both save to {folder}, where one would overwrite the other; give each its "
+                    "own --save"
                 )
+        saved_in = resolved(str(self.resumes.point.directories[role])) if self.resumes else folder
+        if folder != saved_in:
+            raise MismatchError(
+                f"{role} was saved in {saved_in}, but its --save is {args.save}; continue with --save {saved_in}"
+            )
+        if folder in self.frozen_sources:
+            raise ConfigError(
+                f"{role} saves to {folder}, from where {self.frozen_sources[folder]} is loaded: after a resume it "
+                "would be the trained weights; give one of them another folder"
+            )
         self.save_folders[role] = folder
         if getattr(args, "save_retain_interval", None) is not None:
             self._keep_models(role, args)
@@ -116,20 +148,60 @@ class Session:
         logger.warning("%s: --save-retain-interval is switched off, it deletes models of resume points", role)
         args.save_retain_interval = None
 
-    def agree(self) -> None:
-        """Make sure that all ranks decided alike, once torch.distributed is up. Call on every rank.
+    def share_decision(self) -> None:
+        """Tell the other ranks what rank 0 decided, once torch.distributed is up. Call on every rank.
 
         Raises:
-            RejoinError: They did not: a folder of this run was seen in two states.
+            RejoinError: A rank had decided otherwise: it saw the folder in another state.
         """
-        if self.agreed or not ranks.connected():
+        if self.is_open or not ranks.connected():
             return
-        digest = hashlib.sha256(msgspec.json.encode(start.describe(self.outcome))).digest()
-        mine = [int.from_bytes(digest[i : i + 7], "little") for i in range(0, 28, 7)]
-        *theirs, attempt = ranks.from_rank_0([*mine, self.attempt])
-        if not ranks.everywhere(theirs == mine):
+        theirs = ranks.from_rank_0(_numbers(self._outcome))
+        if self._outcome is None:
+            point = PointName(theirs[1], theirs[2]) if theirs[0] else None
+            self.adopt(start.outcome_at(self.root, self.config, point, requested=bool(theirs[3])))
+        if not ranks.everywhere(theirs == _numbers(self._outcome)):
             raise RejoinError("ranks saw different resume points; restarting lets them decide again")
-        self.attempt, self.agreed = attempt, True
+
+    def open(self) -> None:
+        """Begin the attempt, at the first load, save or train step. Call on every rank.
+
+        Nothing on disk was changed before. Raises ResumeError when somebody else began meanwhile.
+        """
+        if self.is_open:
+            return
+        self.share_decision()
+        if ranks.rank() == 0:
+            self.open_on_rank_0()
+        self.attempt = ranks.from_rank_0([self.attempt])[0]
+        self.is_open = True
+
+    def open_on_rank_0(self) -> None:
+        """What `open` does on rank 0; once."""
+        if self.lease_keeper is not None:
+            return
+        begun = start.begin_or_join(self.root, self.config)
+        if _numbers(begun.outcome) != _numbers(self.outcome):
+            start.withdraw(self.root, begun)
+            raise RejoinError("another resume point was committed while this start was under way; restart to take it")
+        self.attempt, self.nonce = begun.start.attempt, begun.start.nonce
+        self.lease_keeper = LeaseKeeper(self.root, self.attempt, begun.leases, self.config.resume_lease_time)
+        if isinstance(begun.outcome, Fresh) and begun.outcome.start_over and not begun.joined:
+            leftovers.move_points_away(self.root, attempt=self.attempt)
+        crash_point("start.end")
+        start.announce(begun)
+
+    def clear_save_folder(self, role: str) -> None:
+        """On rank 0, before a resumed role loads: nothing of this job beyond the point stays in its folder."""
+        if self.resumes is not None:
+            start.clear_save_folder(self.root, self.attempt, self.resumes, role)
+
+
+def _numbers(outcome: Fresh | Resume | None) -> list[int]:
+    """A decision as the ranks compare it."""
+    if isinstance(outcome, Resume):
+        return [1, *outcome.point.name, 0]
+    return [0, 0, 0, int(outcome.requested) if outcome else 0]
 
 
 def resolved(folder: str) -> str:
@@ -146,22 +218,27 @@ def current() -> Session | None:
     return _session if _begun_in == os.getpid() else None
 
 
+def has_begun() -> bool:
+    """Whether Megatron parsed its arguments in this process, so that it is known whether there is a session."""
+    return _begun_in is not None
+
+
 def begin(args: Any) -> Session | None:
     """Decide what this start does, once per process; `args` are Megatron's parsed arguments.
 
     Raises:
-        ResumeError: The start is refused.
+        ResumeError: The start is refused; nothing on disk was changed.
     """
     global _session, _begun_in
-    if _begun_in == os.getpid():
-        return _session
+    if _begun_in is not None:
+        return current()
     config = resolve(vars(args), os.environ)
+    if config.data_checkpoint_path is None and start.request_of(config).once:
+        raise ConfigError("to choose a resume point, --data-checkpoint-path DIR is needed too")
     idle = config.data_checkpoint_path is None or config.resume_role in FROZEN
-    _session = None if idle else _begin(config, args)
-    _begun_in = os.getpid()
-    if _session is None and config.load_data_checkpoint_iteration is not None:
-        raise ConfigError("--load-data-checkpoint-iteration needs --data-checkpoint-path DIR")
-    return _session
+    session = None if idle else _begin(config, args)
+    _session, _begun_in = session, os.getpid()
+    return session
 
 
 def forget() -> None:
@@ -175,62 +252,53 @@ def forget() -> None:
 def _begin(config: ResumeConfig, args: Any) -> Session:
     root = Path(os.path.abspath(str(config.data_checkpoint_path)))
     role = role_of(args, config)
-    if role in config.trained_roles:
-        check_resumable(role, args)
-    _check_saves_everything(args)
-    session = _lead(config, root) if ranks.rank() == 0 else _follow(config, root)
-    if session.resumes:
-        _continue_from(session, session.resumes)
+    check_resumable(role, args)
+    session = Session(config, root)
+    one_role = role if role in config.trained_roles else None
+    if ranks.rank() == 0:
+        session.adopt(start.decide_on_rank_0(root, config))
+        if one_role is not None:  # other ranks wait for it, since Megatron copies its arguments next
+            session.hold(one_role, args)
+            session.open_on_rank_0()
+            session.clear_save_folder(one_role)
+    elif one_role is not None:
+        session.adopt(start.follow(root, config))
     return session
-
-
-def _lead(config: ResumeConfig, root: Path) -> Session:
-    begun = start.begin_or_join(root, config)
-    session = Session(config, root, begun.outcome, attempt=begun.start.attempt, nonce=begun.start.nonce)
-    session.lease_keeper = LeaseKeeper(root, session.attempt, begun.leases, config.resume_lease_time)
-    if session.resumes and not begun.joined:
-        start.clear_save_folders(session.attempt, session.resumes)
-    if isinstance(begun.outcome, Fresh) and begun.outcome.start_over and not begun.joined:
-        leftovers.move_points_away(root, attempt=session.attempt)
-    crash_point("start.end")
-    start.announce(begun.outcome, begun)
-    return session
-
-
-def _follow(config: ResumeConfig, root: Path) -> Session:
-    outcome, attempt = start.follow(root, config)
-    return Session(config, root, outcome, attempt=attempt)
-
-
-def _continue_from(session: Session, resume: Resume) -> None:
-    progress: records.Progress = resume.point.data.progress
-    session.episode, session.consumed_samples = progress.episode, progress.consumed_samples
-    session.steps_in_episode = int(progress.mid_episode)
-    path = resume.point.path / ARRAYS
-    if path.exists():
-        session.arrays = load_arrays(read_bytes(path), path)
 
 
 def role_of(args: Any, config: ResumeConfig) -> str | None:
     """The role that `args` are for; None in a process that holds several and named none of them yet."""
-    role: str | None = getattr(args, "resume_role", None) or config.resume_role
+    given = getattr(args, "resume_role", None)
+    role = canonical(given) if given else config.resume_role
     if role is None and len(config.trained_roles) == 1:
         return config.trained_roles[0]
     return role
 
 
-def check_resumable(role: str, args: Any) -> None:
-    """Raises ConfigError when what `role` saves with `args` could never be resumed."""
-    if not getattr(args, "save", None):
+def check_may_train(session: Session, role: str | None) -> None:
+    """Raises ConfigError when what is trained or saved now is of no known role, or was not resumed."""
+    roles = session.config.trained_roles
+    if role is None:
+        raise ConfigError(
+            "Megatron trains or saves, and get_args() names no role; call set_args() with what "
+            f"megatron_resume.role_args(role, args) gave, or start with --resume-role (trained: {', '.join(roles)})"
+        )
+    if session.resumes and role in roles and role not in session.loaded:
+        raise ConfigError(
+            f"{role} trains, but was never loaded from {session.resumes.point.name}: it would start from other "
+            "weights. Call Megatron's load_checkpoint (setup_model_and_optimizer does) with the arguments of "
+            f"role_args({role!r}, args)"
+        )
+
+
+def check_resumable(role: str | None, args: Any) -> None:
+    """Raises ConfigError when what is saved with `args` could never be resumed; `role` may not be known yet."""
+    if role is not None and not getattr(args, "save", None):
         raise ConfigError(f"{role} has no --save, so nothing of it could ever be resumed; add --save DIR")
-    _check_saves_everything(args)
-
-
-def _check_saves_everything(args: Any) -> None:
     for option, lost in (("no_save_optim", "optimizer and scheduler"), ("no_save_rng", "random states")):
         if getattr(args, option, None):
             flag = "--" + option.replace("_", "-")
             raise ConfigError(
-                f"with {flag} the {lost} are not saved, and a resumed run would differ; leave {flag} "
-                "out, or leave out --data-checkpoint-path"
+                f"with {flag} the {lost} are not saved, and a resumed run would differ; leave {flag} out, or leave "
+                "out --data-checkpoint-path"
             )

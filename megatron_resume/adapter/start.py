@@ -1,14 +1,16 @@
 """Begin or join an attempt: rank 0 decides, takes a number and the places of its roles; all others follow."""
 
+import errno
 import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -78,6 +80,50 @@ def accepted(outcome: Outcome) -> Fresh | Resume:
     return outcome
 
 
+def decide_on_rank_0(root: Path, config: ResumeConfig) -> Fresh | Resume:
+    """What this start does, before anything is changed. On rank 0 only.
+
+    Raises:
+        ResumeError: The start is refused.
+    """
+    launch = launch_key(os.environ)
+    _check_launch_is_named(config)
+    folder, outcome = decide(root, config, launch)
+    accepted(outcome)
+    if not _may_join(folder, config, launch):
+        _check_free(root, folder, config, launch)
+        return accepted(outcome)
+    return outcome_at(root, config, folder.starts[max(folder.starts)].parent, requested=False)
+
+
+def decide_alone(root: Path, config: ResumeConfig) -> Fresh | Resume:
+    """What rank 0 must have decided, for a rank that cannot ask it."""
+    return accepted(decide(root, config, launch_key(os.environ))[1])
+
+
+def _check_launch_is_named(config: ResumeConfig) -> None:
+    """Raises ConfigError for a request that restarts could not recognise as honoured already."""
+    if request_of(config).once and shared_by_all_ranks(os.environ) is None:
+        raise ConfigError(
+            "on several nodes a roll back needs a name of this launch, so that restarts do not roll back again; give "
+            "torchrun --rdzv-id NAME, or set MEGATRON_RESUME_LAUNCH_ID"
+        )
+
+
+@contextmanager
+def naming_the_path(root: Path) -> Iterator[None]:
+    """Turn an OSError at a start into an error that says what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename2 or error.filename or root
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK) and error.filename2:
+            needed = "this file system has no hard links; name a folder on one that has them"
+        else:
+            needed = "every node must be able to read and write data_checkpoint_path and each --save"
+        raise ConfigError(f"start refused: {where}: {error.strerror}; {needed}") from error
+
+
 def begin_or_join(root: Path, config: ResumeConfig) -> Begun:
     """Join the newest attempt if the place of this role in it is free, else open the next. On rank 0 only.
 
@@ -85,41 +131,51 @@ def begin_or_join(root: Path, config: ResumeConfig) -> Begun:
         ResumeError: The start is refused (nothing on disk was changed), or another attempt began meanwhile.
     """
     launch = launch_key(os.environ)
-    joined = _join(root, config, launch)
-    return joined or _open(root, config, launch)
+    with naming_the_path(root):
+        return _join(root, config, launch) or _open(root, config, launch)
+
+
+def _may_join(folder: Folder, config: ResumeConfig, launch: Launch) -> bool:
+    """Whether the place of this role in the newest attempt is free, and another role's job lives in it."""
+    newest = max(folder.starts, default=None)
+    if newest is None or config.resume_role is None:
+        return False
+    taken = [role for role in config.trained_roles if leases.read_lease(folder.root, newest, role)]
+    return config.resume_role not in taken and any(_lives(folder.root, newest, r, launch, config) for r in taken)
 
 
 def _join(root: Path, config: ResumeConfig, launch: Launch) -> Begun | None:
-    """Take the free place of this role in the newest attempt, if another role's job lives in it."""
+    """Take the free place of this role in the newest attempt; None when there is none."""
     folder = read_folder(root)
-    newest = max(folder.starts, default=None)
-    if newest is None or config.resume_role is None or config.resume_role not in config.trained_roles:
+    if not _may_join(folder, config, launch):
         return None
-    start = folder.starts[newest]
-    taken = [role for role in config.trained_roles if leases.read_lease(root, newest, role)]
-    if config.resume_role in taken or not any(_lives(root, newest, role, launch, config) for role in taken):
-        return None
+    assert config.resume_role is not None
+    start = folder.starts[max(folder.starts)]
     lease = _lease(launch)
     try:
-        leases.claim(root, newest, config.resume_role, lease)
+        leases.claim(root, start.attempt, config.resume_role, lease)
     except FileExistsError:
         return None  # another process of this role was quicker; opening an attempt will name it
-    return Begun(outcome_of(root, config, start), start, {config.resume_role: lease}, joined=True)
+    outcome = outcome_at(root, config, start.parent, requested=False)
+    return Begun(outcome, start, {config.resume_role: lease}, joined=True)
 
 
-def outcome_of(root: Path, config: ResumeConfig, start: Start, read: ReadPoint = read_point) -> Fresh | Resume:
-    """The outcome that the opener of an attempt decided on, for those who join or follow it."""
-    if start.parent is None:
-        asked = start.requested.begins_anew
-        return Fresh(f"attempt {start.attempt} began fresh", requested=asked, start_over=start.requested.start_over)
-    return Resume(read(root, start.parent, config.trained_roles), f"attempt {start.attempt} continues from it")
+def outcome_at(
+    root: Path, config: ResumeConfig, point: PointName | None, *, requested: bool, read: ReadPoint = read_own_files
+) -> Fresh | Resume:
+    """The outcome that another process decided on: `point`, or a fresh start."""
+    if point is None:
+        return Fresh("the other processes of this job began so", requested=requested)
+    return Resume(read(root, point, config.trained_roles), "the other processes of this job continue from it")
 
 
 def _open(root: Path, config: ResumeConfig, launch: Launch) -> Begun:
+    """Open the next attempt. Readers, and starts at the same time, see it whole or not at all."""
     folder, outcome = decide(root, config, launch)
     accepted(outcome)  # a refused start leaves no trace
     _check_free(root, folder, config, launch)
-    number = _take_number(root)
+    root.mkdir(parents=True, exist_ok=True)
+    number = attempts.take_number(root)
     known = set(folder.starts)
     folder, outcome = decide(root, config, launch)  # again: what was committed until we had our number counts
     try:
@@ -138,17 +194,6 @@ def _open(root: Path, config: ResumeConfig, launch: Launch) -> Begun:
         attempts.withdraw(root, number)
         raise RejoinError(f"attempt {number} began while a newer one did; restart to join it")
     return Begun(outcome, start, held, joined=False)
-
-
-def _take_number(root: Path) -> int:
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        return attempts.take_number(root)
-    except OSError as error:
-        raise ConfigError(
-            f"data_checkpoint_path {str(root)!r} cannot be written: {error.strerror}; "
-            "name a folder that every node can read and write"
-        ) from error
 
 
 def _check_free(root: Path, folder: Folder, config: ResumeConfig, launch: Launch) -> None:
@@ -195,26 +240,26 @@ def _lease(launch: Launch) -> Lease:
     return Lease(holder=launch, start=shared_by_all_ranks(os.environ) or "")
 
 
-def follow(root: Path, config: ResumeConfig) -> tuple[Fresh | Resume, int]:
-    """What rank 0 decided, for the other ranks: the outcome and the attempt (0 if not known yet).
+def follow(root: Path, config: ResumeConfig) -> Fresh | Resume:
+    """What rank 0 decided, for the other ranks of a process group with one role.
 
     Where the launcher names this start alike on all ranks, they wait for the lease that carries this
-    name. Elsewhere each decides alone, and `Session.agree` compares once torch.distributed is up.
+    name. Elsewhere each decides alone, and `Session.share_decision` compares.
 
     Raises:
         RejoinError: Rank 0 did not decide in time.
     """
     name = shared_by_all_ranks(os.environ)
     if name is None:
-        return accepted(decide(root, config, launch_key(os.environ))[1]), 0
+        return decide_alone(root, config)
     role = roles_here(config)[0]
     deadline = time.monotonic() + FOLLOW_S
     while time.monotonic() < deadline:
         for number in reversed(attempts.attempt_numbers(root)[-3:]):
             lease = leases.read_lease(root, number, role)
-            if lease is not None and lease.start == name:
-                start = read_start(root, number)
-                return outcome_of(root, config, start, read_own_files), number
+            if lease is not None and lease.start == name and attempts.has_started(root, number):
+                begun = read_start(root, number)
+                return outcome_at(root, config, begun.parent, requested=begun.requested.begins_anew)
         time.sleep(_POLL_S)
     raise RejoinError(f"rank 0 did not begin an attempt in {root} within {FOLLOW_S:.0f} s")
 
@@ -250,33 +295,42 @@ def versions() -> dict[str, str]:
     return found
 
 
-def clear_save_folders(attempt: int, outcome: Resume) -> None:
-    """Before a resumed attempt loads: nothing beyond the point stays in a trained role's save folder."""
-    iteration = outcome.point.iteration
-    for role, directory in outcome.point.directories.items():
-        moved = leftovers.move_away(directory, attempt=attempt, beyond=iteration)
-        if moved:
-            logger.info(
-                "%s: moved iterations %s, left by an earlier attempt, to %s",
-                role,
-                ", ".join(map(str, moved)),
-                leftovers.abandoned(directory, attempt),
-            )
-        model = outcome.point.models[role]
-        if model.parent != directory and model.exists():  # of an abandoned line that is continued now
+def withdraw(root: Path, begun: Begun) -> None:
+    """Take an attempt back that was opened for another outcome than the ranks prepared for."""
+    if not begun.joined:
+        attempts.withdraw(root, begun.start.attempt)
+    for role, lease in begun.leases.items():
+        leases.release(root, begun.start.attempt, role, lease)
+
+
+def clear_save_folder(root: Path, attempt: int, outcome: Resume, role: str) -> None:
+    """Before a resumed role loads: nothing of this job beyond the point stays in its save folder."""
+    iteration, directory = outcome.point.iteration, outcome.point.directories[role]
+    with naming_the_path(directory):
+        ours = leftovers.iterations_of_job(root)
+        moved = leftovers.move_away(directory, attempt=attempt, beyond=iteration, only=ours)
+        model = outcome.point.models.get(role)
+        if model is not None and model.parent != directory and model.exists():  # of an abandoned line
             leftovers.put_back(model, directory, iteration, attempt=attempt)
         leftovers.write_tracker(directory, iteration)
+    if moved:
+        logger.info(
+            "%s: moved iterations %s, left by an earlier attempt, to %s",
+            role,
+            ", ".join(map(str, moved)),
+            leftovers.abandoned(directory, attempt),
+        )
 
 
-def announce(outcome: Fresh | Resume, begun: Begun) -> None:
+def announce(begun: Begun) -> None:
     """Say what this start does and why: one INFO line, and one for each newer point not used."""
-    verb = "is joined and" if begun.joined else ""
+    outcome, joined = begun.outcome, "is joined and " if begun.joined else ""
     if isinstance(outcome, Resume):
         progress = outcome.point.data.progress
         logger.info(
-            "attempt %d %s from %s (next episode %d, %d samples consumed): %s",
+            "attempt %d %sresumes from %s (next episode %d, %d samples consumed): %s",
             begun.start.attempt,
-            f"{verb} resumes".strip(),
+            joined,
             outcome.point.name,
             progress.episode,
             progress.consumed_samples,
@@ -284,13 +338,6 @@ def announce(outcome: Fresh | Resume, begun: Begun) -> None:
         )
     else:
         level = logging.WARNING if outcome.requested else logging.INFO
-        logger.log(level, "attempt %d %s fresh: %s", begun.start.attempt, f"{verb} starts".strip(), outcome.reason)
+        logger.log(level, "attempt %d %sstarts fresh: %s", begun.start.attempt, joined, outcome.reason)
     for passed in outcome.passed_over:
         logger.info("%s", passed)
-
-
-def describe(outcome: Fresh | Resume) -> dict[str, Any]:
-    """The part of a decision that all ranks must share."""
-    if isinstance(outcome, Resume):
-        return {"resume": [outcome.point.name, outcome.point.data.nonce]}
-    return {"fresh": outcome.requested}

@@ -4,11 +4,9 @@ import logging
 from typing import Any
 
 from ..crash import crash_point
-from ..errors import ConfigError
 from ..hooks import AnyFunction
 from . import loading, ranks, session
 from .ending import truthful_end
-from .session import Session
 
 logger = logging.getLogger("megatron_resume")
 
@@ -27,7 +25,8 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         margs = get_args()
         role = session.role_of(margs, current.config)
         with truthful_end():
-            _check_resumed(current, role)
+            session.check_may_train(current, role)
+            current.open()
             if not current.steps and not current.counts_episodes:
                 # Pretraining builds its data iterators after the load, and they draw random numbers.
                 # (In a loop of episodes, rollouts come before the first step and have drawn rightly.)
@@ -42,16 +41,6 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         return result
 
     return train_step
-
-
-def _check_resumed(current: Session, role: str | None) -> None:
-    """Raises ConfigError when a trained role trains without having loaded its part of the point."""
-    if current.resumes and role in current.config.trained_roles and role not in current.loaded:
-        raise ConfigError(
-            f"{role} trains, but was never loaded from {current.resumes.point.name}: it would start from "
-            "other weights. Call Megatron's load_checkpoint (setup_model_and_optimizer does) with the "
-            f"arguments of role_args({role!r}, args)"
-        )
 
 
 def warn_of_no_save() -> None:

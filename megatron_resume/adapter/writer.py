@@ -1,6 +1,5 @@
 """The thread on rank 0 that makes finished saves durable, writes their receipts, and commits."""
 
-import atexit
 import logging
 import os
 import queue
@@ -15,9 +14,10 @@ from ..checkpoint import commit
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
-from ..checkpoint.records import DataCheckpoint, Progress, Receipt
+from ..checkpoint.records import DataCheckpoint, Moment, Receipt
 from ..crash import crash_point
 from ..errors import DamagedError
+from .ending import at_end
 
 logger = logging.getLogger("megatron_resume")
 
@@ -31,7 +31,7 @@ class FinishedSave:
     role: str
     save: Path  # the role's save folder
     format: str
-    progress: Progress
+    progress: Moment
     consumed_train_samples: int
     versions: dict[str, str]
     data: DataCheckpoint | None  # where this save completes what this process holds
@@ -45,8 +45,9 @@ class Writer:
         self.root, self.roles, self._stop_if_superseded = root, roles, stop_if_superseded
         self._queue: queue.Queue[tuple[FinishedSave, float]] = queue.Queue()
         self._pid = os.getpid()
+        self._incomplete: dict[PointName, list[str]] = {}  # points that still lack parts
         threading.Thread(target=self._work, name="megatron_resume writer", daemon=True).start()
-        atexit.register(self.wait)
+        at_end(self.wait)
 
     def enqueue(self, save: FinishedSave) -> None:
         """All that the training thread pays."""
@@ -76,8 +77,12 @@ class Writer:
         commit.write_receipt(point, receipt)
         if save.data is not None:
             commit.write_data(point, save.data, codec.dump(save.arrays) if save.arrays else None)
-        if commit.missing_parts(point, self.roles):
-            return  # the other roles are still to come
+        missing = commit.missing_parts(point, self.roles)
+        if missing:
+            self._warn_of_older_than(save)
+            self._incomplete[save.name] = missing  # the other roles are still to come
+            return
+        self._incomplete.pop(save.name, None)
         differing = commit.differing_parts(point, self.roles)
         if differing:
             logger.warning(
@@ -96,6 +101,19 @@ class Writer:
             save.progress.consumed_samples,
             time.monotonic() - since,
         )
+
+    def _warn_of_older_than(self, save: FinishedSave) -> None:
+        for name in [name for name in self._incomplete if name < save.name]:
+            logger.warning(
+                "%s was not committed when %s of iteration %d was saved: %s not saved at that iteration. All of %s "
+                "must be saved at the same iterations (a job of one role alone: --trained-roles %s)",
+                name,
+                save.role,
+                save.name.iteration,
+                ", ".join(self._incomplete.pop(name)),
+                ", ".join(self.roles),
+                save.role,
+            )
 
     def _receipt(self, save: FinishedSave) -> Receipt:
         return Receipt(

@@ -53,10 +53,9 @@ def pack(value: Any, name: str, arrays: Arrays, tensor: TensorToArray) -> Any:
     if type(value) is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if isinstance(value, np.generic):
-        value = np.asarray(value)
+        return {"$array": _keep(np.asarray(value), name, arrays), "scalar": True}
     if isinstance(value, np.ndarray):
-        arrays[name] = _storable(value, name)
-        return {"$array": name}
+        return {"$array": _keep(value, name, arrays)}
     if type(value) is list:
         return [pack(item, f"{name}/{i}", arrays, tensor) for i, item in enumerate(value)]
     if type(value) is tuple:
@@ -67,13 +66,20 @@ def pack(value: Any, name: str, arrays: Arrays, tensor: TensorToArray) -> Any:
         return _pack_mapping(value, name, arrays, tensor)
     as_array = tensor(value)
     if as_array is not None:
-        arrays[name], meta = as_array
-        return {"$tensor": name, **meta}
+        array, meta = as_array
+        return {"$tensor": _keep(array, name, arrays), **meta}
     raise ConfigError(
         f"{name} is a {type(value).__module__}.{type(value).__qualname__}, which cannot be stored without "
         "pickle; its state_dict() may hold None, bool, int, float, str, bytes, list, tuple, dict, numpy "
         "arrays and tensors"
     )
+
+
+def _keep(value: np.ndarray[Any, Any], name: str, arrays: Arrays) -> str:
+    """Add `value` to `arrays`; returns its name there, which is `name` unless that is taken."""
+    free = name if name not in arrays else f"{name}#{len(arrays)}"
+    arrays[free] = _storable(value, name)
+    return free
 
 
 def _storable(value: np.ndarray[Any, Any], name: str) -> np.ndarray[Any, Any]:
@@ -114,7 +120,7 @@ def _unpack_tagged(tag: str, value: dict[str, Any], arrays: Arrays, tensor: Arra
     content = value[tag]
     try:
         if tag == "$array":
-            return arrays[content]
+            return arrays[content][()] if value.get("scalar") else arrays[content]
         if tag == "$tensor":
             return tensor(arrays[content], value)
         if tag == "$tuple":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..crash import crash_point
 from .atomic import fsync, write_new
-from .layout import ATTEMPTS, START, attempt_path, parse_attempt
+from .layout import ATTEMPTS, START, attempt_path, parse_attempt, parse_point
 from .records import Start, encode
 
 
@@ -22,7 +22,7 @@ def take_number(root: Path) -> int:
     """Make the folder of the next attempt. mkdir succeeds for one caller only."""
     (root / ATTEMPTS).mkdir(parents=True, exist_ok=True)
     while True:
-        number = max(attempt_numbers(root), default=0) + 1
+        number = max([0, *attempt_numbers(root), *_attempts_with_points(root)]) + 1
         try:
             attempt_path(root, number).mkdir()
         except FileExistsError:
@@ -32,9 +32,17 @@ def take_number(root: Path) -> int:
         return number
 
 
+def _attempts_with_points(root: Path) -> list[int]:
+    """Attempts that saved something, should their own folder have been lost."""
+    return [point.attempt for name in os.listdir(root) if (point := parse_point(name)) is not None]
+
+
 def give_back(root: Path, number: int) -> None:
     """Remove the folder of an attempt that was not begun: a refused start leaves no trace."""
-    attempt_path(root, number).rmdir()
+    path = attempt_path(root, number)
+    for file in path.iterdir():
+        file.unlink()
+    path.rmdir()
 
 
 def withdraw(root: Path, number: int) -> None:

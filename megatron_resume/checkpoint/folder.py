@@ -1,5 +1,7 @@
 """Read a data checkpoint folder: which attempts there were, which points, and what is wrong with each."""
 
+import glob
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -73,12 +75,12 @@ def read_folder(root: Path) -> Folder:
     for name in names:
         point = parse_point(name)
         if point is not None:
-            folder.points[point] = (root / name / COMMITTED).is_file()
+            folder.points[point] = os.path.lexists(root / name / COMMITTED)
     return folder
 
 
 def _read_start(folder: Folder, number: int) -> None:
-    if not (attempt_path(folder.root, number) / START).exists():  # died between taking its number and starting
+    if not os.path.lexists(attempt_path(folder.root, number) / START):  # died before it began, or withdrew
         return
     try:
         folder.starts[number] = read_start(folder.root, number)
@@ -113,7 +115,7 @@ def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> Resum
         DamagedError: It cannot be resumed from; the message says why.
     """
     path = point_path(root, name)
-    if not (path / COMMITTED).exists():
+    if not os.path.lexists(path / COMMITTED):
         raise DamagedError(_why_uncommitted(path, roles))
     manifest = read(path / COMMITTED, Manifest)
     _check_identity(manifest, name, path / COMMITTED)
@@ -130,8 +132,8 @@ def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> Resum
 
 def save_folder(root: Path, receipt: Receipt) -> Path:
     """The role's save folder: beside `root` as it was when saved, so that both may be moved together."""
-    beside = (root / receipt.relative).resolve()
-    return beside if beside.is_dir() else Path(receipt.directory)
+    beside = os.path.realpath(root / receipt.relative)
+    return Path(beside if os.path.isdir(beside) else receipt.directory)
 
 
 def find_model(save: Path, receipt: Receipt) -> Path:
@@ -144,15 +146,17 @@ def find_model(save: Path, receipt: Receipt) -> Path:
     problem = problem_with_files(save / name, receipt.files)
     if problem is None:
         return save / name
-    for aside in sorted((save / ABANDONED).glob(f"*/{name}*"), reverse=True):
-        if problem_with_files(aside, receipt.files) is None:
-            return aside
+    for aside in sorted(glob.glob(f"{glob.escape(str(save / ABANDONED))}/*/{name}*"), reverse=True):
+        if problem_with_files(Path(aside), receipt.files) is None:
+            return Path(aside)
     raise DamagedError(f"{receipt.role}: {problem}")
 
 
 def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:
     files = {role: receipt_file(role) for role in roles} | {"the data": DATA}
-    missing = [what for what, file in files.items() if not (path / file).exists()]
+    if not os.access(path, os.R_OK | os.X_OK):
+        return f"{path} cannot be read"
+    missing = [what for what, file in files.items() if not os.path.lexists(path / file)]
     if missing:
         return f"it was never committed: {', '.join(missing)} not saved"
     return "it was never committed, though all of it was saved"

@@ -19,11 +19,12 @@ def launch_key(environ: Mapping[str, str]) -> Launch:
     the same over its restarts, and a shell or service otherwise.
     """
     job = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
-    restart = next((environ[v] for v in _RESTART_VARIABLES if environ.get(v, "").isdecimal()), "0")
+    restart = next((environ[v] for v in _RESTART_VARIABLES if environ.get(v, "").isdecimal()), None)
     parent = os.getppid()
     return Launch(
         job=job or f"{socket.gethostname()}:{parent}:{started(parent)}",
-        restart=int(restart),
+        restart=int(restart or "0"),
+        counts=restart is not None,
         host=socket.gethostname(),
         pid=os.getpid(),
         boot=boot(),

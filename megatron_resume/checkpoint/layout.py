@@ -33,17 +33,18 @@ class PointName(NamedTuple):
 
 def parse_point(folder: str) -> PointName | None:
     match = _POINT.fullmatch(folder)
-    return PointName(int(match[1]), int(match[2])) if match else None
+    point = PointName(int(match[1]), int(match[2])) if match else None
+    return point if point is not None and point.folder == folder else None
 
 
 def parse_attempt(folder: str) -> int | None:
-    return int(folder) if _ATTEMPT.fullmatch(folder) else None
+    return int(folder) if _ATTEMPT.fullmatch(folder) and f"{int(folder):04d}" == folder else None
 
 
 def parse_model(folder: str) -> int | None:
     """The iteration of one of Megatron's own folders, as in `iter_0000042`."""
     match = _MODEL.fullmatch(folder)
-    return int(match[1]) if match else None
+    return int(match[1]) if match and model_folder(int(match[1])) == folder else None
 
 
 def model_folder(iteration: int) -> str:

@@ -48,8 +48,8 @@ def problem_with_files(folder: Path, records: Iterable[ModelFile]) -> str | None
     records = tuple(records)
     if not records:
         return f"{folder}: the receipt names no file"
-    if not folder.is_dir():
-        return f"{folder} is missing"
+    if not os.path.isdir(folder):
+        return f"{folder} is missing, or cannot be looked into"
     for record in records:
         problem = _problem_with_file(folder, record)
         if problem:
@@ -70,9 +70,11 @@ def _problem_with_file(folder: Path, record: ModelFile) -> str | None:
             return f"{path} has {stat.st_size} bytes, {record.size} were saved"
         if (stat.st_mtime_ns, stat.st_ino) == (record.mtime_ns, record.inode):
             return None
-        # Copied or touched since: only the content can tell.
+        # Copied or touched since: only the content can tell, or its time where there is no digest of it.
         if record.sha256 is None:
-            return f"{path} was touched since it was saved and is too large to have a digest"
+            if stat.st_mtime_ns == record.mtime_ns:
+                return None
+            return f"{path} was written to since it was saved (copy large files with their times: cp -a, rsync -a)"
         if sha256_of(path) != record.sha256:
             return f"{path} holds other bytes than were saved"
     except (OSError, ValueError) as error:

@@ -1,5 +1,6 @@
 """The records that are stored as JSON, and how they are read without trusting them."""
 
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ class Launch(msgspec.Struct, frozen=True, kw_only=True):
 
     job: str  # the same for all processes and all restarts of one launch
     restart: int
+    counts: bool  # whether the launcher counts restarts; else an equal `job` is all there is to go by
     host: str
     pid: int
     boot: str  # machine, boot and process name space in which `pid` counts
@@ -72,7 +74,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None  # None for a file too large to be read again at every save
 
 
-class Progress(msgspec.Struct, frozen=True, kw_only=True):
+class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """How far the data had been used when `save_checkpoint` was called."""
 
     episode: int  # episodes that are done, so also the next one to run (counted from 0)
@@ -91,7 +93,7 @@ class Receipt(Record, frozen=True, kw_only=True):
     relative: str  # the same, seen from data_checkpoint_path: survives moving both
     format: str  # Megatron's ckpt_format
     files: tuple[ModelFile, ...]
-    progress: Progress
+    progress: Moment
     consumed_train_samples: int  # Megatron's own counter
     versions: dict[str, str]
 
@@ -104,12 +106,12 @@ class Rng(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DataCheckpoint(Record, frozen=True, kw_only=True):
-    """Progress and data state, captured when `save_checkpoint` was called."""
+    """Moment and data state, captured when `save_checkpoint` was called."""
 
     iteration: int
     attempt: int
     nonce: str
-    progress: Progress
+    progress: Moment
     tracked: dict[str, Any]
     rng: Rng | None
     fingerprints: dict[str, Any]
@@ -159,8 +161,8 @@ class _Versioned(msgspec.Struct):
     version: int
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of one of our files.
+def read_bytes(path: Path, limit: int | None = MAX_BYTES) -> bytes:
+    """The content of one of our files, of at most `limit` bytes.
 
     Raises:
         DamagedError: It is missing, unreadable, a link, no file or absurdly large.
@@ -168,11 +170,11 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.is_symlink():
             raise DamagedError(f"{path} is a symbolic link; resume points hold plain files only")
-        if not path.is_file():
-            raise DamagedError(f"{path} is {'not a file' if path.exists() else 'missing'}")
+        if not os.path.isfile(path):
+            raise DamagedError(f"{path} is {'not a file' if os.path.lexists(path) else 'missing'}")
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DamagedError(f"{path} has {size} bytes; none of our files has over {MAX_BYTES}")
+        if limit is not None and size > limit:
+            raise DamagedError(f"{path} has {size} bytes; none of our records has over {limit}")
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise DamagedError(f"{path} cannot be read: {error}") from error

@@ -32,14 +32,14 @@ def status(directory: Path, *, json: bool) -> None:
 
 def examine(directory: Path) -> dict[str, Any]:
     """The report as plain values, the same that `--json` prints."""
-    if not directory.is_dir():
+    if not os.path.isdir(directory):
         raise ConfigError(f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path")
     root = Path(os.path.abspath(directory))
     folder = read_folder(root)
     roles = _trained_roles(folder)
     outcome = choose(folder, Request(), launch_key(os.environ), lambda name: read_point(root, name, roles))
     return {
-        "directory": str(root),
+        "directory": _text(root),
         "trained_roles": roles,
         "outcome": type(outcome).__name__.lower(),
         "reason": outcome.reason,
@@ -61,6 +61,11 @@ def examine(directory: Path) -> dict[str, Any]:
     }
 
 
+def _text(path: Path) -> str:
+    """`path` as JSON can hold it: names on disk are bytes, and not all of them are UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def _trained_roles(folder: Folder) -> tuple[str, ...]:
     """As the newest attempt was configured; nobody asks for them again on the command line."""
     start = head(folder) or (folder.starts[max(folder.starts)] if folder.starts else None)
@@ -79,7 +84,7 @@ def _roles(outcome: Outcome) -> dict[str, Any]:
     return {
         role: {
             "iteration": receipt.iteration,
-            "load": str(outcome.point.directories[role] / model_folder(receipt.iteration)),
+            "load": _text(outcome.point.directories[role] / model_folder(receipt.iteration)),
             "files": len(receipt.files),
             "bytes": sum(file.size for file in receipt.files),
             "episode": progress.episode,

@@ -88,7 +88,8 @@ def uncommitted_starts(folder: Folder, start: Start | None) -> Iterator[PointNam
 def honoured_by(folder: Folder, request: Request, launch: Launch) -> int | None:
     """The earlier attempt of this same launch that already did as requested, where once is enough."""
     for number, start in sorted(folder.starts.items()):
-        if request.once and start.launch.job == launch.job and start.requested == request:
+        same_launch = start.launch.job == launch.job and (start.launch.restart < launch.restart or not launch.counts)
+        if request.once and same_launch and start.requested == request:
             return number
     return None
 
@@ -169,7 +170,7 @@ def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_o
         return Fresh("nothing was committed yet", passed_over)
     committed = {point.attempt for point in folder.committed}
     if start is not None and start.requested.begins_anew and start.attempt not in committed:
-        if start.launch.job == launch.job:
+        if start.launch.job == launch.job and (start.launch.restart < launch.restart or not launch.counts):
             anew = f"attempt {start.attempt} of this launch began anew as was asked, and nothing was committed since"
             return Fresh(anew, passed_over, requested=True, start_over=start.requested.start_over)
         return Refused(

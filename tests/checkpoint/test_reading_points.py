@@ -67,7 +67,7 @@ DAMAGES: dict[str, tuple[Callable[[JobOnDisk], object], str]] = {
     ),
     "manifest of absurd size": (
         lambda job: os.truncate(point(job) / COMMITTED, MAX_BYTES + 1),
-        "none of our files",
+        "none of our records",
     ),
     "later version": (lambda job: rewrite(point(job) / COMMITTED, version=2), "has version 2"),
     "manifest of another point": (
@@ -195,11 +195,11 @@ def test_a_receipt_of_another_moment_is_refused_even_when_committed(job: JobOnDi
     attempt = job.attempt()
     name = PointName(2, attempt)
     from megatron_resume.checkpoint import commit
-    from megatron_resume.checkpoint.records import Progress
+    from megatron_resume.checkpoint.records import Moment
 
     folder = commit.open_point(job.root, name)
     job.write_receipt("policy", name)
-    job.write_receipt("value", name, Progress(episode=1, consumed_samples=16))
+    job.write_receipt("value", name, Moment(episode=1, consumed_samples=16))
     job.write_data(name)
     assert commit.differing_parts(folder, job.roles) == [
         "value at episode 1 and sample 16, the data at episode 2 and sample 32"

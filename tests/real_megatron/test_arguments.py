@@ -11,11 +11,12 @@ import pytest
 from job_on_disk import JobOnDisk
 from runs import ROOT, Server, arguments
 
+from megatron_resume.config import KEYS
+
 PROBE = ROOT / "tests" / "real_megatron" / "probe.py"
 Probe = Callable[..., dict[str, Any]]
 NO_CRASH: dict[str, str | None] = {"MEGATRON_RESUME_CRASH": None}
-OURS = {"data_checkpoint_path", "enable_resume_training", "load_data_checkpoint_iteration",
-        "max_data_ckpt_nums", "resume_role", "trained_roles", "resume_config"}  # fmt: skip
+OURS = {*KEYS, "resume_config"}
 OF_THE_EXAMPLE = ("--output", "--make-checkpoints", "--response-length", "--samples-per-episode", "--final-state-file",
                   "--rollout-batch-size", "--value-lr", "--gae-lambda", "--init-kl-coef", "--kl-target")  # fmt: skip
 
