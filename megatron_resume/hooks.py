@@ -25,7 +25,7 @@ class Hook:
     """One function to wrap: `wrap(original)` returns what is called instead of it."""
 
     module: str
-    function: str
+    function: str  # or Class.method
     needs: tuple[str, ...]  # parameters that the wrapper reads by name
     wrap: Callable[[AnyFunction], AnyFunction]
     optional: bool = False  # some supported versions do not have this function
@@ -40,7 +40,9 @@ class Hook:
         Raises:
             UnsupportedMegatron: It is absent, not a plain function, or lacks a parameter.
         """
-        found = getattr(module, self.function, None)
+        found: Any = module
+        for name in self.function.split("."):
+            found = getattr(found, name, None)
         if found is None:
             if self.optional:
                 return None

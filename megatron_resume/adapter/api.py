@@ -76,7 +76,6 @@ def advance(*, samples: int, episodes: int = 1) -> None:
         )
         return
     session.counts_episodes = True
-    session.advances += 1
     session.episode += episodes
     session.consumed_samples += samples
     session.steps_in_episode = 0

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from ..config import KEYS, add_flags
-from ..errors import ConfigError
+from ..errors import ConfigError, ResumeError
 from ..hooks import AnyFunction
 from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
@@ -113,7 +113,11 @@ def role_args(role: str, args: Any) -> Any:
                 f"{role} is not among the trained roles ({', '.join(current.config.trained_roles)}); "
                 f"add it to --trained-roles"
             )
-        current.hold(role, ours)
+        try:
+            current.hold(role, ours)
+        except ResumeError:
+            current.step_back()
+            raise
         if current.resumes is not None:
             _override(current.resumes, role, ours)
         return ours

@@ -34,11 +34,14 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         with truthful_end():
-            current.open()
+            current.share_decision()
             role = _role_to_resume(current, margs, bound.arguments)
             if role is None:
                 _check_frozen_source(current, margs, bound.arguments)
-            with _sys_exit_is_a_failure(margs):
+            else:
+                current.open()
+                _clear_before_fresh_load(current, role, margs)
+            with _sys_exit_is_a_failure(margs), _loading(current):
                 if role is not None and current.resumes:
                     result = _load(current, current.resumes, role, margs, lambda: original(*args, **kwargs))
                 else:
@@ -49,6 +52,15 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
         return result
 
     return load_checkpoint
+
+
+@contextmanager
+def _loading(current: Session) -> Iterator[None]:
+    current.is_loading = True
+    try:
+        yield
+    finally:
+        current.is_loading = False
 
 
 @contextmanager
@@ -99,13 +111,14 @@ def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) ->
         )
     if role in FROZEN or role in current.loaded or called_with.get("load_arg", "load") != "load":
         return None
-    if role is not None and isinstance(current.outcome, Fresh) and not current.outcome.requested:
-        _clear_before_fresh_load(current, role, args)
     return role
 
 
 def _clear_before_fresh_load(current: Session, role: str, args: Any) -> None:
     """With `--load` and `--save` one folder, a save that was never committed must not be loaded."""
+    outcome = current.outcome
+    if not isinstance(outcome, Fresh) or (outcome.requested and not outcome.start_over):
+        return
     current.hold(role, args)
     if ranks.rank() == 0:
         saving.clear_fresh(current, role, beyond=0)

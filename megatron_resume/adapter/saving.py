@@ -47,9 +47,6 @@ class Saves:
     in_flight: list[Save] = field(default_factory=list)
     known: set[tuple[str, int]] = field(default_factory=set)  # (role, iteration) saved by this attempt
     cleared: set[str] = field(default_factory=set)  # roles whose save folder was looked through
-    newest_iteration: int = 0  # of the newest save, for which the next two tell where in an episode it was
-    newest_in_mid_episode: bool = False
-    advances: int = 0
     writer: Writer | None = None  # on rank 0, from the first save on
 
     def hand_on(self) -> None:
@@ -208,18 +205,8 @@ def _already_saved(role: str, iteration: int) -> Save:
     return Save(role, iteration, None, returned=True)
 
 
-def _in_mid_episode(current: Session, iteration: int) -> bool:
-    """Whether training went on after the last `advance`: as Megatron's train steps say, or the iterations."""
-    if not current.counts_episodes:
-        return False
-    if iteration != _saves.newest_iteration:
-        _saves.newest_in_mid_episode = current.steps_in_episode > 0 or current.advances == _saves.advances
-        _saves.newest_iteration, _saves.advances = iteration, current.advances
-    return _saves.newest_in_mid_episode
-
-
 def _in_mid_episode_without_experience(current: Session, role: str, iteration: int) -> bool:
-    if not _in_mid_episode(current, iteration) or current.tracked.experience:
+    if not current.counts_episodes or current.steps_in_episode == 0 or current.tracked.experience:
         return False
     if ranks.rank() == 0:
         logger.warning(
@@ -308,7 +295,7 @@ def _progress(current: Session, args: Any) -> Moment:
     return Moment(
         episode=current.episode,
         consumed_samples=current.consumed_samples,
-        mid_episode=_saves.newest_in_mid_episode,
+        mid_episode=current.steps_in_episode > 0,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import leftovers
+from ..checkpoint import attempts, leftovers
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.arrays import load as load_arrays
 from ..checkpoint.layout import ARRAYS, PointName
@@ -58,8 +58,8 @@ class Session:
     episode: int = 0
     consumed_samples: int = 0
     counts_episodes: bool = False  # False: the script never asks for progress, Megatron counts samples
-    advances: int = 0  # calls of `advance`
-    steps_in_episode: int = 0  # train steps since the last `advance`
+    steps_in_episode: int = 0  # steps of schedulers since the last `advance`
+    is_loading: bool = False  # inside Megatron's load_checkpoint
     save_folders: dict[str, str] = field(default_factory=dict)  # trained roles held here -> resolved --save
     frozen_sources: dict[str, str] = field(default_factory=dict)  # resolved --load -> frozen role
     loaded: dict[str, int] = field(default_factory=dict)  # trained role -> iteration that was loaded
@@ -190,6 +190,12 @@ class Session:
             leftovers.move_points_away(self.root, attempt=self.attempt)
         crash_point("start.end")
         start.announce(begun)
+
+    def step_back(self) -> None:
+        """After a refusal before any training: the attempt has not begun, and a roll back was not honoured."""
+        if self.lease_keeper is not None and not self.steps and not self.saves:
+            self.lease_keeper.release()
+            attempts.withdraw(self.root, self.attempt)
 
     def clear_save_folder(self, role: str) -> None:
         """On rank 0, before a resumed role loads: nothing of this job beyond the point stays in its folder."""

@@ -34,13 +34,24 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         crash_point("train_step", role)
         result = original(*args, **kwargs)
         current.steps[role] = current.steps.get(role, 0) + 1
-        current.steps_in_episode += 1
         patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
         if not current.saves and current.steps[role] >= patience:
             warn_of_no_save()
         return result
 
     return train_step
+
+
+def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
+    """Loops with a train step of their own call this: it tells that training goes on inside an episode."""
+
+    def step(self: Any, increment: int) -> Any:
+        current = session.current()
+        if current is not None and increment and not current.is_loading:  # loading a scheduler steps it too
+            current.steps_in_episode += 1
+        return original(self, increment)
+
+    return step
 
 
 def warn_of_no_save() -> None:

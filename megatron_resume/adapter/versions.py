@@ -33,6 +33,12 @@ HOOKS = (
         ("blocking",),
         saving.wrap_maybe_finalize_async_save,
     ),
+    Hook(
+        "megatron.core.optimizer_param_scheduler",
+        "OptimizerParamScheduler.step",
+        ("increment",),
+        training.wrap_scheduler_step,
+    ),
     Hook("megatron.training.training", "train_step", (), training.wrap_train_step),
 )
 

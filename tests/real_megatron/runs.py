@@ -125,6 +125,10 @@ class Run:
             del given[at : at + 2]
         return given
 
+    def tampered(self, how: str, *flags: str, **options: Any) -> Ended:
+        """Start the job with one thing spoiled."""
+        return self.start(*flags, script=TAMPERED, env={"TAMPER": how}, **options)
+
     def finish(self, *flags: str, **options: Any) -> Ended:
         """Start the job, which must come to its end."""
         ended = self.start(*flags, **options)

@@ -165,6 +165,99 @@ def forgets_to_load_value():
     start.build_and_load = build_without_loading
 
 
+def own_train_step():
+    """A loop with a train step of its own, in which no hook is."""
+    from types import SimpleNamespace
+
+    from rlhf import update
+
+    update.training = SimpleNamespace(train_step=training.train_step.__wrapped__)
+
+
+def own_train_step_saves_before_advance():
+    own_train_step()
+    save_before_advance()
+
+
+def own_train_step_forgets_to_load_value():
+    own_train_step()
+    forgets_to_load_value()
+
+
+def names_no_role():
+    import megatron_resume
+
+    with_role = megatron_resume.role_args
+
+    def without_role(role, args):
+        args = with_role(role, args)
+        args.resume_role = role if role in ("reference", "reward") else None
+        return args
+
+    megatron_resume.role_args = without_role
+
+
+def asks_too_early():
+    api.progress()
+
+
+def a_save_fails_and_is_repeated():
+    """As scripts do that want to survive a full disk for a moment."""
+    from megatron.core import dist_checkpointing
+    from rlhf import job
+
+    write, save = dist_checkpointing.save, job.save_checkpoint
+    calls = []
+
+    def disk_full_once(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return write(*args, **kwargs)
+
+    def try_twice(*args, **kwargs):
+        try:
+            return save(*args, **kwargs)
+        except OSError:
+            return save(*args, **kwargs)
+
+    dist_checkpointing.save, job.save_checkpoint = disk_full_once, try_twice
+
+
+def saves_value_never():
+    from rlhf import job
+
+    job.TRAINED = ("policy",)
+
+
+def saves_copies_too():
+    """The best so far to another folder, the weights before training, and now and then one not to keep."""
+    from megatron.training import get_args
+    from rlhf import job
+
+    save = job.save_checkpoint
+
+    def save_everywhere(iteration, *args, **kwargs):
+        megatron_args = get_args()
+        regular = megatron_args.save
+        if iteration == 2:
+            save(0, *args, **kwargs)
+        megatron_args.save = f"{regular}_best"
+        save(iteration, *args, **kwargs)
+        megatron_args.save = regular
+        save(iteration, *args, **kwargs)
+        megatron_args.non_persistent_ckpt_type = "global"
+        save(iteration + 1, *args, non_persistent_ckpt=True, **kwargs)
+
+    job.save_checkpoint = save_everywhere
+
+
+def does_not_look_for_checkpoints():
+    from rlhf import roles
+
+    roles._refuse_absent_checkpoint = lambda *args: None
+
+
 def nothing():
     pass
 

@@ -19,7 +19,7 @@ class Pretraining:
     def __init__(self, server: Server, output: Path, *flags: str):
         self.server, self.output = server, output
         output.mkdir()
-        self.losses = output / "losses.txt"
+        self.losses: list[Path] = []  # one file a start
         options = "--train-iters 8 --save-interval 3 --eval-iters 0 --eval-interval 100 --log-interval 1"
         options += " --dataloader-type single --no-check-for-nan-in-loss-and-grad --trained-roles policy"
         options += " --attention-dropout 0.1 --hidden-dropout 0.1"
@@ -27,7 +27,8 @@ class Pretraining:
 
     def start(self, crash: str | None = None) -> tuple[int, str]:
         log = self.output / "log.txt"
-        env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses)}
+        self.losses.append(self.output / f"losses{len(self.losses)}.txt")
+        env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses[-1])}
         job: dict[str, Any] = {"name": "pretrain", "script": str(HERE / "run_command.py"), "log": str(log)}
         argv = [str(HERE / "stock_pretrain.py"), *self.argv]
         result = self.server.run(**job, argv=argv, env=env, fork_helpers=True)
@@ -35,14 +36,12 @@ class Pretraining:
 
     def effective(self) -> dict[int, str]:
         """Of each iteration what the last attempt that ran it saw."""
-        lines = self.losses.read_text().splitlines()
         seen: dict[int, list[str]] = {}
-        for number, line in enumerate(lines):
-            iteration = int(line.split()[0])
-            before = int(lines[number - 1].split()[0]) if number else 0
-            if iteration != before:  # the first of this iteration's micro batches
-                seen[iteration] = []
-            seen[iteration].append(line)
+        for file in self.losses:
+            of_this_start: dict[int, list[str]] = {}
+            for line in file.read_text().splitlines():
+                of_this_start.setdefault(int(line.split()[0]), []).append(line)
+            seen |= of_this_start
         return {iteration: "\n".join(found) for iteration, found in seen.items()}
 
 
