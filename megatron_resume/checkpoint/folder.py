@@ -80,7 +80,12 @@ def read_folder(root: Path) -> Folder:
 
 
 def _read_start(folder: Folder, number: int) -> None:
-    if not os.path.lexists(attempt_path(folder.root, number) / START):  # died before it began, or withdrew
+    try:
+        os.lstat(attempt_path(folder.root, number) / START)
+    except FileNotFoundError:  # died before it began, or withdrew
+        return
+    except OSError as error:
+        folder.damaged_starts[number] = f"attempt {number} cannot be read: {error.strerror}"
         return
     try:
         folder.starts[number] = read_start(folder.root, number)

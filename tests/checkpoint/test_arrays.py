@@ -101,3 +101,13 @@ def test_a_torn_file_of_arrays_is_damaged() -> None:
     for end in (0, 4, 20, len(data) - 1):
         with pytest.raises(DamagedError, match="here is damaged"):
             codec.load(data[:end], "here")
+
+
+def test_names_that_meet_do_not_share_an_array() -> None:
+    value = {"a": {"b/c": np.array([1.0])}, "a/b": {"c": np.array([2.0])}}
+    assert same(value, stored_and_read(value))
+
+
+def test_numpy_scalars_come_back_as_scalars() -> None:
+    again = stored_and_read({"coefficient": np.float64(0.1)})
+    assert isinstance(again["coefficient"], np.float64)

@@ -1,0 +1,131 @@
+"""The writer thread: what is enqueued is committed before the process ends, or said not to be."""
+
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+from job_on_disk import JobOnDisk
+
+from megatron_resume.adapter.writer import FinishedSave, Writer
+from megatron_resume.checkpoint import commit
+from megatron_resume.checkpoint.layout import PointName
+from megatron_resume.checkpoint.records import DataCheckpoint, Moment
+
+
+def finished(job: JobOnDisk, role: str, name: PointName, moment: Moment | None = None) -> FinishedSave:
+    """What the training thread hands on after Megatron saved `role`; value's save completes the process's roles."""
+    commit.open_point(job.root, name)
+    job.save_model(role, name)
+    moment = moment or job.progress(name)
+    data = DataCheckpoint(
+        iteration=name.iteration,
+        attempt=name.attempt,
+        nonce="n",
+        progress=moment,
+        tracked={},
+        rng=None,
+        fingerprints={},
+    )
+    return FinishedSave(
+        name=name,
+        nonce="n",
+        role=role,
+        save=job.save_folder(role),
+        format="torch_dist",
+        progress=moment,
+        consumed_train_samples=0,
+        versions={},
+        data=data if role == "value" else None,
+        arrays={},
+    )
+
+
+def writer(job: JobOnDisk) -> Writer:
+    return Writer(job.root, job.roles, stop_if_superseded=lambda: None)
+
+
+def save_both(job: JobOnDisk, made: Writer, iteration: int) -> None:
+    for save in [finished(job, role, PointName(iteration, 1)) for role in job.roles]:
+        made.enqueue(save)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_a_process_that_multiprocessing_made_commits_before_it_ends(job: JobOnDisk, method: str) -> None:
+    process = multiprocessing.get_context(method).Process(target=save_and_leave, args=(job,))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert job.folder().committed == [PointName(2, 1)]
+
+
+def save_and_leave(job: JobOnDisk) -> None:
+    save_both(job, writer(job), 2)
+
+
+def disk_is_full(_: int) -> None:
+    raise OSError(28, "No space left on device", "policy.json")
+
+
+def test_a_full_disk_costs_one_point_and_is_said(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = writer(job)
+    saves = [finished(job, role, PointName(2, 1)) for role in job.roles]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", disk_is_full)
+        for save in saves:
+            made.enqueue(save)
+        made.wait()
+    save_both(job, made, 4)
+    made.wait()
+    assert job.folder().committed == [PointName(4, 1)]
+    assert "policy of iteration 2 of attempt 1 is not committed: [Errno 28] No space left" in caplog.text
+
+
+def test_roles_of_two_moments_are_not_committed(job: JobOnDisk, caplog: pytest.LogCaptureFixture) -> None:
+    made = writer(job)
+    made.enqueue(finished(job, "policy", PointName(2, 1), Moment(episode=1, consumed_samples=16)))
+    made.enqueue(finished(job, "value", PointName(2, 1), Moment(episode=2, consumed_samples=32)))
+    made.wait()
+    assert job.folder().committed == []
+    assert "policy at episode 1 and sample 16, the data at episode 2 and sample 32" in caplog.text
+
+
+def test_a_point_that_stays_incomplete_is_named_when_the_next_one_begins(
+    job: JobOnDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = writer(job)
+    made.enqueue(finished(job, "policy", PointName(4, 1)))
+    made.enqueue(finished(job, "value", PointName(6, 1)))
+    made.wait()
+    assert (
+        "iteration 4 of attempt 1 was not committed when value of iteration 6 was saved: value, data not" in caplog.text
+    )
+
+
+def test_each_commit_is_one_line(job: JobOnDisk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "megatron_resume")
+    made = writer(job)
+    save_both(job, made, 2)
+    made.wait()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("committed iteration 2 of attempt 1 (policy, value; next episode 2, 32 samples consumed)")
+
+
+def test_a_large_model_file_may_be_copied_with_its_time(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from megatron_resume.checkpoint import model_files
+
+    monkeypatch.setattr(model_files, "DIGEST_UP_TO", 4)  # so that these files are too large to have a digest
+    made = writer(job)
+    save_both(job, made, 2)
+    made.wait()
+    shard = job.model("policy", 2) / "__0_0.distcp"
+    time, data = shard.stat().st_mtime_ns, shard.read_bytes()
+    shard.unlink()
+    shard.write_bytes(data)
+    os.utime(shard, ns=(time, time))
+    assert job.point(PointName(2, 1)).models["policy"] == Path(job.model("policy", 2))
+    os.utime(shard, ns=(time, time + 1))
+    assert "was written to since it was saved" in str(job.choose().reason) + str(job.choose().passed_over)

@@ -1,0 +1,101 @@
+"""What this user may not read is passed over, refused or named; never a traceback."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from job_on_disk import JobOnDisk
+
+from megatron_resume.checkpoint.layout import COMMITTED, START, PointName, attempt_path, point_path
+from megatron_resume.errors import ConfigError
+from megatron_resume.resume.choose import Refused, Resume
+
+NOBODY = 65534
+NEWEST = PointName(4, 1)
+
+
+@contextmanager
+def as_an_ordinary_user() -> Iterator[None]:
+    """Root may read everything, so tests that run as root become nobody meanwhile."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+def open_job() -> Iterator[JobOnDisk]:
+    """A job below a folder that every user may enter, unlike pytest's."""
+    base = Path(tempfile.mkdtemp(prefix="megatron_resume_test_"))
+    base.chmod(0o755)
+    job = JobOnDisk(base)
+    attempt = job.attempt()
+    job.save(attempt, 2)
+    job.save(attempt, NEWEST.iteration)
+    yield job
+    for path in base.rglob("*"):
+        if path.is_dir():
+            path.chmod(0o755)
+    shutil.rmtree(base)
+
+
+UNREADABLE: dict[str, Callable[[JobOnDisk], Path]] = {
+    "point": lambda job: point_path(job.root, NEWEST),
+    "manifest": lambda job: point_path(job.root, NEWEST) / COMMITTED,
+    "receipt": lambda job: point_path(job.root, NEWEST) / "policy.json",
+    "model": lambda job: job.model("value", 4),
+    "shard": lambda job: job.model("value", 4) / "__0_0.distcp",
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_a_point_that_cannot_be_read_is_passed_over(open_job: JobOnDisk, what: str) -> None:
+    path = UNREADABLE[what](open_job)
+    if what == "shard":  # its time and inode would vouch for it
+        os.utime(path)
+    path.chmod(0)
+    with as_an_ordinary_user():
+        outcome = open_job.choose()
+    assert isinstance(outcome, Resume)
+    assert outcome.point.name == PointName(2, 1)
+    assert outcome.passed_over[0].point == NEWEST
+
+
+def test_an_attempt_that_cannot_be_read_does_not_lead_to_a_fresh_start(open_job: JobOnDisk) -> None:
+    (attempt_path(open_job.root, 1) / START).chmod(0)
+    with as_an_ordinary_user():
+        assert isinstance(open_job.choose(), Resume)
+
+
+def test_save_folders_that_cannot_be_read_refuse_the_start(open_job: JobOnDisk) -> None:
+    open_job.save_folder("policy").chmod(0)
+    with as_an_ordinary_user():
+        assert isinstance(open_job.choose(), Refused)
+
+
+def test_attempts_that_cannot_be_looked_into_do_not_lead_to_a_fresh_start(open_job: JobOnDisk) -> None:
+    (open_job.root / "attempts").chmod(0o644)
+    with as_an_ordinary_user():
+        assert open_job.folder().damaged_starts == {1: "attempt 1 cannot be read: Permission denied"}
+        assert isinstance(open_job.choose(), Resume)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused_by_name(open_job: JobOnDisk) -> None:
+    (open_job.root / "attempts").chmod(0)
+    with as_an_ordinary_user(), pytest.raises(ConfigError, match="cannot be read"):
+        open_job.choose()
+
+
+def test_a_loop_of_links_as_save_folder_is_passed_over(open_job: JobOnDisk) -> None:
+    save = open_job.save_folder("policy")
+    save.rename(save.with_name("elsewhere"))
+    save.symlink_to(save)
+    assert isinstance(open_job.choose(), Refused)
