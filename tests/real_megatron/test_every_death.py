@@ -1,0 +1,71 @@
+"""Killed at every step of a save, a commit and a start, the run goes on and ends identical to the bit."""
+
+from collections.abc import Callable
+
+import pytest
+from runs import ASYNC, ITERATIONS_PER_EPISODE, SYNC, Run, assert_identical
+
+from megatron_resume.crash import POINTS
+
+WRITE = ("write.begin", "write.written", "write.synced", "write.named", "write.end")
+MOVE = ("move.begin", "move.renamed", "move.end")
+ROLES = ("policy", "value")
+LAST_ITERATION = 6
+
+# In the second of three saves, so that there is a point to go back to and one to come.
+WHILE_SAVING = [
+    *(f"{point}@{role}:2" for role in ROLES for point in ("save.begin", "save.end", "model.synced")),
+    *(f"{step}@{role}.json:2" for role in ROLES for step in WRITE),
+    *(f"{step}@{file}:2" for file in ("data.safetensors", "data.json", "COMMITTED") for step in WRITE),
+    "commit.end:2",
+    *(f"train_step@{role}:{ITERATIONS_PER_EPISODE + 1}" for role in ROLES),
+]
+# In a start that follows a death between the saves of policy and value, so that there is something to clear away.
+WHILE_STARTING = [
+    "attempt.numbered",
+    "attempt.held",
+    "attempt.begun",
+    "start.end",
+    *(f"{step}@start.json" for step in WRITE),
+    *(f"{step}@{role}.lease" for role in ROLES for step in WRITE),
+    *(f"{step}@iter_0000004" for step in MOVE),
+    *(f"{step}@latest_checkpointed_iteration.txt" for step in WRITE),
+]
+SPREAD = ["save.begin@value:2", "write.synced@value.json:2", "write.named@COMMITTED:2", "write.end@policy.json:2"]
+SPREAD_OF_STARTS = ["attempt.begun", "move.renamed@iter_0000004", "write.written@latest_checkpointed_iteration.txt"]
+
+
+def slow_unless(chosen: list[str], points: list[str]) -> list[object]:
+    return [point if point in chosen else pytest.param(point, marks=pytest.mark.slow) for point in points]
+
+
+def check_lost_work(run: Run, *, commits_late: bool) -> None:
+    """A death costs at most a save interval, and what ran while an asynchronous save was still under way."""
+    lines = (run.output / "trace.jsonl").read_text().splitlines()
+    run_again = len(lines) - LAST_ITERATION
+    assert run_again <= ITERATIONS_PER_EPISODE * (2 if commits_late else 1)
+
+
+@pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
+@pytest.mark.parametrize("point", slow_unless(SPREAD, WHILE_SAVING))
+def test_killed_while_saving(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], point: str, save: tuple[str, ...]
+) -> None:
+    run = new_run("dp2", *save)
+    run.killed(point)
+    run.finish()
+    assert_identical(run, undisturbed("dp2"))
+    check_lost_work(run, commits_late=bool(save))
+
+
+@pytest.mark.parametrize("point", slow_unless(SPREAD_OF_STARTS, WHILE_STARTING))
+def test_killed_while_starting(copy_of_interrupted: Run, undisturbed: Callable[[str], Run], point: str) -> None:
+    run = copy_of_interrupted
+    run.killed(point)
+    run.finish()
+    assert_identical(run, undisturbed("dp2"))
+
+
+def test_every_crash_point_is_in_the_matrix() -> None:
+    named = {place.partition(":")[0].partition("@")[0] for place in (*WHILE_SAVING, *WHILE_STARTING)}
+    assert named == set(POINTS)
