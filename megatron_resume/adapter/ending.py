@@ -1,12 +1,14 @@
 """Where our errors meet the user's script: a message, and the exit code that tells a launcher the truth."""
 
 import atexit
+import errno
 import logging
 import multiprocessing.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from ..errors import ResumeError
+from ..errors import ConfigError, ResumeError
 from . import ranks
 
 logger = logging.getLogger("megatron_resume")
@@ -29,3 +31,17 @@ def at_end(action: Callable[[], None]) -> None:
     """
     atexit.register(action)
     multiprocessing.util.Finalize(None, action, exitpriority=100)
+
+
+@contextmanager
+def naming_the_path(root: Path) -> Iterator[None]:
+    """Turn an OSError at a start into an error that says what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename2 or error.filename or root
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK) and error.filename2:
+            needed = "this file system has no hard links; name a folder on one that has them"
+        else:
+            needed = "every node must be able to read and write data_checkpoint_path and each --save"
+        raise ConfigError(f"start refused: {where}: {error.strerror}; {needed}") from error

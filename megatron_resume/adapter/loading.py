@@ -11,10 +11,10 @@ from ..checkpoint.layout import TRACKER, model_folder
 from ..checkpoint.model_files import problem_with_files
 from ..errors import ConfigError, DamagedError
 from ..hooks import AnyFunction
-from ..resume.choose import Fresh, Resume
+from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
 from ..roles import FROZEN
-from . import curves, ranks, rng, saving, session
+from . import curves, ranks, rng, save_folders, session
 from .ending import truthful_end
 from .session import Session
 
@@ -40,7 +40,8 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                 _check_frozen_source(current, margs, bound.arguments)
             else:
                 current.open()
-                _clear_before_fresh_load(current, role, margs)
+                current.hold(role, margs)
+                save_folders.clear_before_load(current, role)
             with _sys_exit_is_a_failure(margs), _loading(current):
                 if role is not None and current.resumes:
                     result = _load(current, current.resumes, role, margs, lambda: original(*args, **kwargs))
@@ -114,17 +115,6 @@ def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) ->
     return role
 
 
-def _clear_before_fresh_load(current: Session, role: str, args: Any) -> None:
-    """With `--load` and `--save` one folder, a save that was never committed must not be loaded."""
-    outcome = current.outcome
-    if not isinstance(outcome, Fresh) or (outcome.requested and not outcome.start_over):
-        return
-    current.hold(role, args)
-    if ranks.rank() == 0:
-        saving.clear_fresh(current, role, beyond=0)
-    ranks.barrier()
-
-
 def _load(current: Session, resume: Resume, role: str, args: Any, load: Any) -> Any:
     changed = differing(overrides_for(role, resume.point), args)
     if changed:
@@ -133,9 +123,6 @@ def _load(current: Session, resume: Resume, role: str, args: Any, load: Any) -> 
             f"{role} continues from {resume.point.name}, which needs args.{name} = {wanted!r}, "
             f"but it is {found!r} now; remove the code that changes it after role_args() or argument parsing"
         )
-    if ranks.rank() == 0:
-        current.clear_save_folder(role)
-    ranks.barrier()
     _check_files(resume, role)
     with _no_other_checkpoint_wins(args):
         result = load()

@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import commit, leftovers
+from ..checkpoint import commit
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.layout import PointName
 from ..checkpoint.records import DataCheckpoint, Moment
 from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
-from ..resume.choose import Fresh
 from ..roles import FROZEN
-from . import ranks, rng, session, start
+from . import ranks, rng, save_folders, session
 from .ending import truthful_end
+from .installed import installed_versions
 from .session import Session
 from .writer import FinishedSave, Writer
 
@@ -163,7 +163,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     if _is_saved(current, role, iteration):
         return _already_saved(role, iteration)
     current.hold(role, args)
-    _clear_the_way(current, role, iteration)
+    save_folders.clear_before_save(current, role, iteration, first=role not in _saves.cleared)
+    _saves.cleared.add(role)
     _open_point(current, iteration)
     if _in_mid_episode_without_experience(current, role, iteration):
         return None
@@ -219,25 +220,6 @@ def _in_mid_episode_without_experience(current: Session, role: str, iteration: i
     return True
 
 
-def _clear_the_way(current: Session, role: str, iteration: int) -> None:
-    """Before a save: no model folder of somebody else stays where it would be mixed with ours.
-
-    Every rank waits for rank 0, which moves: before the first save what this job's earlier attempts began
-    to save, and always what stands at this very iteration.
-    """
-    if ranks.rank() == 0:
-        save = Path(current.save_folders[role])
-        with start.naming_the_path(save):
-            if role not in _saves.cleared and isinstance(current.outcome, Fresh):
-                clear_fresh(current, role, beyond=current.loaded.get(role, 0))
-            moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration - 1, only=(iteration,))
-        if moved:
-            aside = leftovers.abandoned(save, current.attempt)
-            logger.warning("%s: iteration %d stood there already and was moved to %s", role, iteration, aside)
-    _saves.cleared.add(role)
-    ranks.barrier()
-
-
 def _open_point(current: Session, iteration: int) -> None:
     """On rank 0, make the point's folder: it tells later attempts that this iteration was begun here."""
     if ranks.rank() != 0:
@@ -246,21 +228,6 @@ def _open_point(current: Session, iteration: int) -> None:
         commit.open_point(current.root, PointName(iteration, current.attempt))
     except OSError as error:  # training goes on; the writer finds no folder and does not commit
         logger.warning("%s cannot be written: %s", current.root, error.strerror)
-
-
-def clear_fresh(current: Session, role: str, *, beyond: int) -> None:
-    """On a fresh start, on rank 0: move away what this job, and nobody else, saved after `beyond`."""
-    save = Path(current.save_folders[role])
-    ours = leftovers.iterations_of_job(current.root)
-    moved = leftovers.move_away(save, attempt=current.attempt, beyond=beyond, only=ours)
-    if moved:
-        leftovers.retire_tracker(save, attempt=current.attempt)
-        logger.info(
-            "%s: moved iterations %s of earlier attempts to %s",
-            role,
-            ", ".join(map(str, moved)),
-            leftovers.abandoned(save, current.attempt),
-        )
 
 
 def _capture(current: Session, role: str, iteration: int, args: Any) -> FinishedSave | None:
@@ -283,7 +250,7 @@ def _capture(current: Session, role: str, iteration: int, args: Any) -> Finished
         format=str(getattr(args, "ckpt_format", "torch")),
         progress=progress,
         consumed_train_samples=int(getattr(args, "consumed_train_samples", 0)),
-        versions=start.versions(),
+        versions=installed_versions(),
         data=data,
         arrays=arrays,
     )

@@ -197,11 +197,6 @@ class Session:
             self.lease_keeper.release()
             attempts.withdraw(self.root, self.attempt)
 
-    def clear_save_folder(self, role: str) -> None:
-        """On rank 0, before a resumed role loads: nothing of this job beyond the point stays in its folder."""
-        if self.resumes is not None:
-            start.clear_save_folder(self.root, self.attempt, self.resumes, role)
-
 
 def _numbers(outcome: Fresh | Resume | None) -> list[int]:
     """A decision as the ranks compare it."""
@@ -266,7 +261,6 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
         if one_role is not None:  # other ranks wait for it, since Megatron copies its arguments next
             session.hold(one_role, args)
             session.open_on_rank_0()
-            session.clear_save_folder(one_role)
     elif one_role is not None:
         session.adopt(start.follow(root, config))
     return session

@@ -1,20 +1,17 @@
 """Begin or join an attempt: rank 0 decides, takes a number and the places of its roles; all others follow."""
 
-import errno
 import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from ..checkpoint import attempts, leases, leftovers
+from ..checkpoint import attempts, leases
 from ..checkpoint.folder import Folder, ResumePoint, read_folder, read_own_files, read_point, read_start
 from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
 from ..checkpoint.layout import PointName
@@ -24,10 +21,11 @@ from ..config import ResumeConfig
 from ..crash import crash_point
 from ..errors import ConfigError, DamagedError, HeldError, RejoinError, ResumeError
 from ..resume.choose import Fresh, Outcome, Refused, Resume, choose
+from .ending import naming_the_path
+from .installed import installed_versions
 
 logger = logging.getLogger("megatron_resume")
 
-_PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "megatron-resume")
 YIELD_S = 10.0  # how long a start waits for another one that began just before it
 FOLLOW_S = 600.0  # how long other ranks wait for rank 0's decision
 _POLL_S = 0.05
@@ -93,7 +91,8 @@ def decide_on_rank_0(root: Path, config: ResumeConfig) -> Fresh | Resume:
     if not _may_join(folder, config, launch):
         _check_free(root, folder, config, launch)
         return accepted(outcome)
-    return outcome_at(root, config, folder.starts[max(folder.starts)].parent, requested=False)
+    parent = folder.starts[max(folder.starts)].parent
+    return outcome_at(root, config, parent, requested=False, read=read_point)
 
 
 def decide_alone(root: Path, config: ResumeConfig) -> Fresh | Resume:
@@ -108,20 +107,6 @@ def _check_launch_is_named(config: ResumeConfig) -> None:
             "on several nodes a roll back needs a name of this launch, so that restarts do not roll back again; give "
             "torchrun --rdzv-id NAME, or set MEGATRON_RESUME_LAUNCH_ID"
         )
-
-
-@contextmanager
-def naming_the_path(root: Path) -> Iterator[None]:
-    """Turn an OSError at a start into an error that says what to do about it."""
-    try:
-        yield
-    except OSError as error:
-        where = error.filename2 or error.filename or root
-        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK) and error.filename2:
-            needed = "this file system has no hard links; name a folder on one that has them"
-        else:
-            needed = "every node must be able to read and write data_checkpoint_path and each --save"
-        raise ConfigError(f"start refused: {where}: {error.strerror}; {needed}") from error
 
 
 def begin_or_join(root: Path, config: ResumeConfig) -> Begun:
@@ -156,7 +141,7 @@ def _join(root: Path, config: ResumeConfig, launch: Launch) -> Begun | None:
         leases.claim(root, start.attempt, config.resume_role, lease)
     except FileExistsError:
         return None  # another process of this role was quicker; opening an attempt will name it
-    outcome = outcome_at(root, config, start.parent, requested=False)
+    outcome = outcome_at(root, config, start.parent, requested=False, read=read_point)
     return Begun(outcome, start, {config.resume_role: lease}, joined=True)
 
 
@@ -278,21 +263,10 @@ def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeC
         ancestry=ancestry,
         requested=request_of(config),
         launch=launch,
-        versions=versions(),
+        versions=installed_versions(),
         config=msgspec.to_builtins(config),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
     )
-
-
-def versions() -> dict[str, str]:
-    """Installed versions of what a checkpoint depends on."""
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def withdraw(root: Path, begun: Begun) -> None:
@@ -301,25 +275,6 @@ def withdraw(root: Path, begun: Begun) -> None:
         attempts.withdraw(root, begun.start.attempt)
     for role, lease in begun.leases.items():
         leases.release(root, begun.start.attempt, role, lease)
-
-
-def clear_save_folder(root: Path, attempt: int, outcome: Resume, role: str) -> None:
-    """Before a resumed role loads: nothing of this job beyond the point stays in its save folder."""
-    iteration, directory = outcome.point.iteration, outcome.point.directories[role]
-    with naming_the_path(directory):
-        ours = leftovers.iterations_of_job(root)
-        moved = leftovers.move_away(directory, attempt=attempt, beyond=iteration, only=ours)
-        model = outcome.point.models.get(role)
-        if model is not None and model.parent != directory and model.exists():  # of an abandoned line
-            leftovers.put_back(model, directory, iteration, attempt=attempt)
-        leftovers.write_tracker(directory, iteration)
-    if moved:
-        logger.info(
-            "%s: moved iterations %s, left by an earlier attempt, to %s",
-            role,
-            ", ".join(map(str, moved)),
-            leftovers.abandoned(directory, attempt),
-        )
 
 
 def announce(begun: Begun) -> None:

@@ -181,10 +181,20 @@ def _redirect(log: str) -> None:
     os.dup2(file, 2)
 
 
+def _free_port() -> int:
+    """A port below those that the kernel gives to outgoing connections, which could take it before the ranks do."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+        return port
+
+
 def _like_torchrun(num_ranks: int) -> dict[str, str | None]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     return {
         "WORLD_SIZE": str(num_ranks),
         "LOCAL_WORLD_SIZE": str(num_ranks),
