@@ -21,6 +21,7 @@ import atexit
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import sys
