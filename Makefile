@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench golden
+.PHONY: help demo test test-all check bench golden torture
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
@@ -36,3 +36,6 @@ bench: $(STAMP)  ## measure what is promised, into benchmarks/results.json
 golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files; the diff is for review
 	@if [ -f tests/formats/make_v1.py ]; then $(PY) tests/formats/make_v1.py; \
 	else echo "make: nothing is rendered or stored yet"; fi
+
+torture: $(STAMP)  ## kill random processes of the running example 200 times; nothing may differ (half an hour)
+	$(PY) -B tests/torture.py

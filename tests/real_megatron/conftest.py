@@ -9,10 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from runs import Run, Server
-
-TP2 = ("--tensor-model-parallel-size", "2")
-SHAPES: dict[str, tuple[str, ...]] = {"dp2": (), "tp2": TP2}
+from runs import SHAPES, Run, Server
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ ITERATIONS_PER_EPISODE = 2
 SMALL = ["--samples-per-episode", "16", "--global-batch-size", "16", "--micro-batch-size", "4"]
 SYNC: tuple[str, ...] = ()
 ASYNC = ("--async-save", "--use-persistent-ckpt-worker")
+TP2 = ("--tensor-model-parallel-size", "2")
+SHAPES: dict[str, tuple[str, ...]] = {"dp2": (), "tp2": TP2}
 
 
 class Server:
@@ -33,6 +35,11 @@ class Server:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
         )
         assert self._read() == {"ready": True}
+
+    @property
+    def pid(self) -> int:
+        """The process whose children lead the jobs, each in a session of its own."""
+        return self._process.pid
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -62,6 +69,7 @@ class Ended:
     codes: list[int]
     log: str
     timed_out: bool
+    seconds: float
 
     @property
     def refused_with(self) -> int:
@@ -114,7 +122,8 @@ class Run:
         if script is not None:
             job["script"] = str(script)
         result = self.server.run(**job)
-        ended = Ended(result["code"], result["codes"], log.read_text(errors="replace"), result["timed_out"])
+        text = log.read_text(errors="replace")
+        ended = Ended(result["code"], result["codes"], text, result["timed_out"], result["seconds"])
         self.starts.append(ended)
         return ended
 
