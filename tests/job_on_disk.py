@@ -78,6 +78,7 @@ class JobOnDisk:
             files=files,
             progress=progress or self.progress(name),
             consumed_train_samples=name.iteration * SAMPLES,
+            scheduler_steps=name.iteration * SAMPLES,
             versions={},
         )
         commit.write_receipt(point_path(self.root, name), receipt)

@@ -1,9 +1,10 @@
 """The hook on Megatron's loads: arguments still hold, files are as saved, what came back is audited."""
 
+import functools
 import inspect
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +15,7 @@ from ..hooks import AnyFunction
 from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
 from ..roles import FROZEN
-from . import curves, ranks, rng, save_folders, session
+from . import curves, ranks, rng, save_folders, saving, session
 from .ending import truthful_end
 from .session import Session
 
@@ -44,7 +45,9 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                 save_folders.clear_before_load(current, role)
             with _sys_exit_is_a_failure(margs), _loading(current):
                 if role is not None and current.resumes:
-                    result = _load(current, current.resumes, role, margs, lambda: original(*args, **kwargs))
+                    scheduler = bound.arguments.get("opt_param_scheduler")
+                    load = functools.partial(original, *args, **kwargs)
+                    result = _load(current, current.resumes, role, margs, scheduler, load)
                 else:
                     result = original(*args, **kwargs)
                     _loaded_otherwise(current, margs, result)
@@ -115,7 +118,7 @@ def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) ->
     return role
 
 
-def _load(current: Session, resume: Resume, role: str, args: Any, load: Any) -> Any:
+def _load(current: Session, resume: Resume, role: str, args: Any, scheduler: Any, load: Callable[[], Any]) -> Any:
     changed = differing(overrides_for(role, resume.point), args)
     if changed:
         name, (wanted, found) = next(iter(changed.items()))
@@ -127,7 +130,7 @@ def _load(current: Session, resume: Resume, role: str, args: Any, load: Any) -> 
     with _no_other_checkpoint_wins(args):
         result = load()
     _check_files(resume, role)
-    _audit(resume, role, args, result)
+    _audit(resume, role, args, result, scheduler)
     if not current.loaded:
         curves.continue_after(resume.point.iteration)
     current.loaded[role] = resume.point.iteration
@@ -154,14 +157,15 @@ def _check_files(resume: Resume, role: str) -> None:
         raise DamagedError(f"{role} changed while it was loaded: {problem}")
 
 
-def _audit(resume: Resume, role: str, args: Any, result: Any) -> None:
+def _audit(resume: Resume, role: str, args: Any, result: Any, scheduler: Any) -> None:
     """Compare what Megatron loaded with what the receipt says was saved."""
     receipt = resume.point.receipts[role]
     found = {
         "iteration": result[0],
         "consumed_train_samples": int(getattr(args, "consumed_train_samples", 0)),
+        "scheduler_steps": saving.scheduler_steps(scheduler),
     }
-    saved = {"iteration": receipt.iteration, "consumed_train_samples": receipt.consumed_train_samples}
+    saved = {name: getattr(receipt, name) for name in found}
     if found != saved:
         raise DamagedError(f"{role} was saved with {saved}, but Megatron loaded {found} from {args.load}")
 

@@ -168,7 +168,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     _open_point(current, iteration)
     if _in_mid_episode_without_experience(current, role, iteration):
         return None
-    save = Save(role, iteration, _capture(current, role, iteration, args))
+    save = Save(role, iteration, _capture(current, role, iteration, args, called_with.get("opt_param_scheduler")))
     _saves.known.add((role, iteration))
     _saves.begun = save
     crash_point("save.begin", role)
@@ -230,7 +230,13 @@ def _open_point(current: Session, iteration: int) -> None:
         logger.warning("%s cannot be written: %s", current.root, error.strerror)
 
 
-def _capture(current: Session, role: str, iteration: int, args: Any) -> FinishedSave | None:
+def scheduler_steps(scheduler: Any) -> int | None:
+    """How far Megatron's learning rate schedule is, in samples."""
+    steps = getattr(scheduler, "num_steps", None)
+    return None if steps is None else int(steps)
+
+
+def _capture(current: Session, role: str, iteration: int, args: Any, scheduler: Any) -> FinishedSave | None:
     """All that belongs to this moment; on rank 0 what the writer gets. Call on every rank."""
     completes = all(other == role or (other, iteration) in _saves.known for other in current.save_folders)
     states = rng.gather() if current.owns_data and completes else None
@@ -250,6 +256,7 @@ def _capture(current: Session, role: str, iteration: int, args: Any) -> Finished
         format=str(getattr(args, "ckpt_format", "torch")),
         progress=progress,
         consumed_train_samples=int(getattr(args, "consumed_train_samples", 0)),
+        scheduler_steps=scheduler_steps(scheduler),
         versions=installed_versions(),
         data=data,
         arrays=arrays,

@@ -33,6 +33,7 @@ class FinishedSave:
     format: str
     progress: Moment
     consumed_train_samples: int
+    scheduler_steps: int | None
     versions: dict[str, str]
     data: DataCheckpoint | None  # where this save completes what this process holds
     arrays: Arrays
@@ -127,5 +128,6 @@ class Writer:
             files=record_files(save.save / model_folder(save.name.iteration)),
             progress=save.progress,
             consumed_train_samples=save.consumed_train_samples,
+            scheduler_steps=save.scheduler_steps,
             versions=save.versions,
         )

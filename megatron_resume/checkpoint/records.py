@@ -95,6 +95,7 @@ class Receipt(Record, frozen=True, kw_only=True):
     files: tuple[ModelFile, ...]
     progress: Moment
     consumed_train_samples: int  # Megatron's own counter
+    scheduler_steps: int | None  # of the learning rate's schedule, in samples; None when it has none
     versions: dict[str, str]
 
 

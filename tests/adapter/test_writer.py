@@ -36,6 +36,7 @@ def finished(job: JobOnDisk, role: str, name: PointName, moment: Moment | None =
         format="torch_dist",
         progress=moment,
         consumed_train_samples=0,
+        scheduler_steps=0,
         versions={},
         data=data if role == "value" else None,
         arrays={},

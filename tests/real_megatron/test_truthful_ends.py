@@ -54,6 +54,14 @@ def test_a_later_change_of_a_resumed_argument_is_refused_by_name(copy_of_interru
     assert "needs args.finetune = False, but it is True now" in ended.log
 
 
+def test_a_learning_rate_schedule_that_would_be_replayed_is_seen_before_training(copy_of_interrupted: Run) -> None:
+    trace = copy_of_interrupted.trace()
+    ended = copy_of_interrupted.tampered("schedule_replayed")
+    assert ended.refused_with == 65
+    assert "'scheduler_steps': 32}, but Megatron loaded" in ended.log
+    assert copy_of_interrupted.trace() == trace
+
+
 def test_training_a_role_that_was_never_loaded_is_refused(copy_of_interrupted: Run) -> None:
     trace = copy_of_interrupted.trace()
     ended = copy_of_interrupted.start(script=TAMPERED, env={"TAMPER": "forgets_to_load_value"})
