@@ -5,7 +5,7 @@ from collections.abc import Callable
 from runs import Run
 from torture_runs import Torture
 
-SEED = 152127  # kills everything, rank 0, rank 1 and the leader, in training, saving and loading on a quiet machine
+SEED = 152127  # kills everything, rank 0 and rank 1 around saves, and the leader, on two cores
 KILLS = 4
 
 
