@@ -105,6 +105,9 @@ class Writer:
 
     def _warn_of_older_than(self, save: FinishedSave) -> None:
         for name in [name for name in self._incomplete if name < save.name]:
+            if commit.is_committed(point_path(self.root, name)):  # by the other role's process
+                del self._incomplete[name]
+                continue
             logger.warning(
                 "%s was not committed when %s of iteration %d was saved: %s not saved at that iteration. All of %s "
                 "must be saved at the same iterations (a job of one role alone: --trained-roles %s)",

@@ -30,6 +30,10 @@ def write_data(point: Path, data: DataCheckpoint, arrays: bytes | None) -> None:
     write_new(point / DATA, encode(data))
 
 
+def is_committed(point: Path) -> bool:
+    return (point / COMMITTED).exists()
+
+
 def missing_parts(point: Path, roles: Collection[str]) -> list[str]:
     """What `point` still lacks before it can be committed."""
     parts = {role: receipt_file(role) for role in roles} | {"data": DATA}

@@ -19,8 +19,9 @@ from .layout import (
     point_path,
     receipt_file,
 )
+from .leases import holders
 from .model_files import problem_with_files, sha256_of
-from .records import DataCheckpoint, Manifest, Receipt, Start, read
+from .records import DataCheckpoint, Launch, Manifest, Receipt, Start, read
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Folder:
     starts: dict[int, Start] = field(default_factory=dict)
     points: dict[PointName, bool] = field(default_factory=dict)  # True: committed
     damaged_starts: dict[int, str] = field(default_factory=dict)
+    launches: dict[int, list[Launch]] = field(default_factory=dict)  # of the jobs that opened or joined an attempt
 
     @property
     def committed(self) -> list[PointName]:
@@ -88,7 +90,9 @@ def _read_start(folder: Folder, number: int) -> None:
         folder.damaged_starts[number] = f"attempt {number} cannot be read: {error.strerror}"
         return
     try:
-        folder.starts[number] = read_start(folder.root, number)
+        start = read_start(folder.root, number)
+        folder.starts[number] = start
+        folder.launches[number] = [start.launch, *holders(folder.root, number)]
     except DamagedError as error:
         folder.damaged_starts[number] = str(error)
 

@@ -52,6 +52,13 @@ def read_lease(root: Path, attempt: int, role: str) -> Lease | None:
         return None
 
 
+def holders(root: Path, attempt: int) -> list[Launch]:
+    """Who took a place in the attempt."""
+    paths = sorted(attempt_path(root, attempt).glob("*.lease"))
+    found = [read_lease(root, attempt, path.stem) for path in paths]
+    return [lease.holder for lease in found if lease is not None]
+
+
 def is_alive(read_again: Callable[[], Lease | None], me: Launch, lease_time_s: float) -> bool:
     """Whether the holder of a lease lives; waits one lease time where only its counter can tell.
 

@@ -1,5 +1,6 @@
 """What an earlier attempt left in a role's save folder beyond the point: moved aside, never deleted."""
 
+import itertools
 from collections.abc import Container
 from pathlib import Path
 
@@ -22,11 +23,10 @@ def saved_iterations(save: Path) -> list[int]:
 
 
 def iterations_of_job(root: Path) -> set[int]:
-    """The iterations that attempts of this job began to save, finished or not."""
-    try:
-        return {point.iteration for entry in root.iterdir() if (point := parse_point(entry.name))}
-    except FileNotFoundError:
-        return set()
+    """The iterations that attempts of this job began to save, finished or not, also those moved aside."""
+    folders = [root, *root.glob(f"{ABANDONED}/*")]
+    names = [entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    return {point.iteration for name in names if (point := parse_point(name)) is not None}
 
 
 def move_away(save: Path, *, attempt: int, beyond: int, only: Container[int] | None = None) -> list[int]:
@@ -57,7 +57,7 @@ def move_points_away(root: Path, *, attempt: int) -> None:
 
 
 def _free(path: Path) -> Path:
-    names = [path, *(path.with_name(f"{path.name}.{n}") for n in range(1, 1000))]
+    names = (path.with_name(f"{path.name}.{n}" if n else path.name) for n in itertools.count())
     return next(name for name in names if not name.exists())
 
 

@@ -88,10 +88,17 @@ def uncommitted_starts(folder: Folder, start: Start | None) -> Iterator[PointNam
 def honoured_by(folder: Folder, request: Request, launch: Launch) -> int | None:
     """The earlier attempt of this same launch that already did as requested, where once is enough."""
     for number, start in sorted(folder.starts.items()):
-        same_launch = start.launch.job == launch.job and (start.launch.restart < launch.restart or not launch.counts)
-        if request.once and same_launch and start.requested == request:
+        if request.once and start.requested == request and was_part_of(folder, number, launch):
             return number
     return None
+
+
+def was_part_of(folder: Folder, attempt: int, launch: Launch) -> bool:
+    """Whether `launch`, before its launcher restarted it, opened or joined the attempt."""
+    return any(
+        before.job == launch.job and (before.restart < launch.restart or not launch.counts)
+        for before in folder.launches[attempt]
+    )
 
 
 class _Search:
@@ -170,7 +177,7 @@ def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_o
         return Fresh("nothing was committed yet", passed_over)
     committed = {point.attempt for point in folder.committed}
     if start is not None and start.requested.begins_anew and start.attempt not in committed:
-        if start.launch.job == launch.job and (start.launch.restart < launch.restart or not launch.counts):
+        if was_part_of(folder, start.attempt, launch):
             anew = f"attempt {start.attempt} of this launch began anew as was asked, and nothing was committed since"
             return Fresh(anew, passed_over, requested=True, start_over=start.requested.start_over)
         return Refused(
