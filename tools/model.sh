@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# Check protocol.pml with spin. `make model` calls this.
+#   tools/model.sh             the laws hold, the known limits are still there, every broken protocol is caught
+#   tools/model.sh --laws      only that the laws hold
+#   tools/model.sh --limits    only what lies outside the guarantees, and that the remedy would bring it inside
+#   tools/model.sh --mutants   only the broken protocols
+#   tools/model.sh --trail -DFLAG ...   the steps that lead to the violation of one variant
+set -uo pipefail
+cd "$(dirname "$0")/.."
+cc=${CC:-cc}
+
+for tool in spin "$cc"; do
+    if ! command -v "$tool" >/dev/null; then
+        echo "make: no $tool here: install Debian's package spin, and a C compiler (apt-get install spin gcc)" >&2
+        exit 78
+    fi
+done
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/megatron_resume_model.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+cp protocol.pml "$work"
+cd "$work" || exit 1
+failed=0
+optimize=-O1
+unfinished="not completed|max search depth too small|out of memory|memory limit"
+declare -A states_of=() # law -> states in which it was checked
+
+# check FLAGS...: sets `states`, `seconds`, and `outcome`: "holds", the law that failed, or what went wrong.
+check() {
+    local begun=$SECONDS line
+    states=0
+    rm -f pan pan.* ./*.trail
+    if ! spin -a "$@" protocol.pml >spin.log 2>&1 ||
+        ! "$cc" "$optimize" -w -DSAFETY -DCOLLAPSE -DVECTORSZ=1024 -DMEMLIM=3500 -o pan pan.c >cc.log 2>&1; then
+        outcome="does not compile: $(cat spin.log cc.log 2>/dev/null | head -3)"
+        seconds=0
+        return
+    fi
+    timeout "${MODEL_TIMEOUT:-170}" ./pan -E -m100000 -w22 >pan.log 2>&1
+    states=$(sed -nE 's/^ *([0-9]+) states, stored.*/\1/p' pan.log)
+    seconds=$((SECONDS - begun))
+    if grep -q "assertion violated" pan.log; then
+        line=$(spin -t "$@" protocol.pml 2>&1 |
+            sed -nE 's/^spin: protocol.pml:([0-9]+), Error: assertion violated.*/\1/p' | head -1)
+        outcome=$(sed -n "${line:-1}p" protocol.pml | sed -nE 's/.*\/\* law: (.*) \*\/.*/\1/p')
+        outcome=${outcome:-an assertion without a name fails}
+    elif grep -q "errors: 0" pan.log && ! grep -qE "$unfinished" pan.log; then
+        outcome=holds
+    else
+        outcome="not decided: $(grep -m1 -E "$unfinished" pan.log || echo "ran out of time")"
+    fi
+}
+
+say() { printf '%-8s %10s states %4s s  %s\n' "$1" "${states:-0}" "$seconds" "$2"; }
+
+# Lives of the job, saves in flight per life, iterations of the whole job.
+big="-DLIVES=3 -DSAVES=2 -DLAST=3"
+small="-DLIVES=3 -DSAVES=1 -DLAST=2"
+two="-DLIVES=2 -DSAVES=2 -DLAST=3"
+race="-DNO_DEATH -DLIVES=3 -DSAVES=1 -DLAST=2"
+
+# holds "what" "laws that this environment checks" FLAGS...
+holds() {
+    local what=$1 laws=$2 law
+    shift 2
+    check "$@"
+    if [ "$outcome" = holds ]; then
+        say holds "$what"
+        while IFS= read -r law; do
+            states_of[$law]=$((${states_of[$law]:-0} + states))
+        done < <(tr ',' '\n' <<<"${laws:-remedies}")
+    else
+        say BROKEN "$what: $outcome"
+        failed=1
+    fi
+}
+
+# fails "what" "law" FLAGS...
+fails() {
+    local kind=$1 what=$2 law=$3
+    shift 3
+    check "$@"
+    if [ "$outcome" = "$law" ]; then
+        say "$kind" "$what: \"$law\" fails, as it must"
+    else
+        say MISSED "$what: expected \"$law\" to fail, found: $outcome"
+        failed=1
+    fi
+}
+
+laws() {
+    local held="one moment,as receipted,newest point,no fresh start,whole commit,one line,never lost" law
+    local kill="$held,one trainer"
+    optimize=-O2
+    holds "3 lives, killed at any step, 2 saves in flight each" "$kill" $big
+    holds "the same, and a roll back is requested" "$kill,back once" $big -DREQUEST
+    holds "3 starts at once, nothing dies" "$kill,one trains" $race
+    holds "3 lives, held still at any step for any time" "$held" -DHELD $small
+    holds "2 lives, held still, 2 saves in flight each" "$held" -DHELD $two
+    holds "3 lives, held still, and a roll back is requested" "$held,back once" -DHELD $small -DREQUEST
+    echo
+    for law in "one moment" "as receipted" "newest point" "no fresh start" "back once" "whole commit" "one line" \
+        "one trainer" "never lost" "one trains"; do
+        printf 'law      %10s states         %s\n' "${states_of[$law]:-0}" "$law"
+        [ -n "${states_of[$law]:-}" ] || failed=1
+    done
+    echo
+}
+
+# What the laws assume not to happen. Each must fail: else the assumption is not needed, and the comment is wrong.
+limits() {
+    optimize=-O1
+    echo "Outside of what is guaranteed (protocol.pml says why), and what would bring it inside:"
+    fails limit "an orphan opens its files by name where a newer attempt has made the folder" "whole commit" \
+        $small -DLATE_OPEN
+    fails limit "a save that was checked is held, and makes its folder later" "whole commit" -DHELD $small -DLATE_MKDIR
+    holds "remedy for orphans: a name of its own for each attempt" "" $small -DLATE_OPEN -DOWN_NAMES
+    holds "remedy for both, held still" "" -DHELD $small -DLATE_OPEN -DLATE_MKDIR -DOWN_NAMES
+    echo
+}
+
+mutants() {
+    optimize=-O0
+    echo "Protocols that are broken in one place:"
+    # starting
+    fails caught NO_SECOND_DECISION "one line" $big -DNO_SECOND_DECISION
+    fails caught NO_LARGER_CHECK "one trainer" $big -DNO_LARGER_CHECK
+    fails caught NO_YIELDING "one trainer" $big -DNO_YIELDING
+    fails caught DECIDES_BEFORE_YIELDING "no fresh start" $big -DDECIDES_BEFORE_YIELDING
+    fails caught REQUEST_EVERY_TIME "back once" $big -DREQUEST -DREQUEST_EVERY_TIME
+    # choosing
+    fails caught NEWEST_NUMBER_WINS "newest point" $big -DREQUEST -DNEWEST_NUMBER_WINS
+    fails caught LINE_WITHOUT_LIMIT "newest point" $big -DREQUEST -DLINE_WITHOUT_LIMIT
+    fails caught HEAD_COUNTS_EVERY_START "newest point" -DHELD $small -DHEAD_COUNTS_EVERY_START
+    # shared model folders
+    fails caught NO_MOVING_AWAY "whole commit" $big -DNO_MOVING_AT_START -DNO_CLEARING_AT_SAVE
+    fails caught NO_PUTTING_BACK "never lost" -DHELD $small -DNO_PUTTING_BACK
+    fails caught NO_CHECK_AFTER_LOAD "as receipted" -DHELD $small -DNO_CHECK_AFTER_LOAD
+    fails caught RESAVE_LOADED "whole commit" $big -DREQUEST -DRESAVE_LOADED -DNO_CLEARING_AT_SAVE
+    # committing
+    fails caught POINTS_SHARED_BY_ATTEMPTS "whole commit" $big -DPOINTS_SHARED_BY_ATTEMPTS
+    fails caught COMMIT_BEFORE_RECEIPTS "whole commit" $big -DCOMMIT_BEFORE_RECEIPTS
+    fails caught RECEIPT_EARLY "whole commit" $big -DRECEIPT_EARLY
+    fails caught CAPTURE_LATE "whole commit" $big -DCAPTURE_LATE
+    fails caught NO_FENCE_AT_COMMIT "whole commit" -DHELD $small -DNO_FENCE_AT_COMMIT
+    echo
+}
+
+case ${1:-} in
+"") laws && limits && mutants ;;
+--laws) laws ;;
+--limits) limits ;;
+--mutants) mutants ;;
+--trail)
+    shift
+    check "$@"
+    echo "$outcome"
+    spin -t -p "$@" protocol.pml
+    exit
+    ;;
+*)
+    echo "model: $1 is unknown; there are --laws, --limits, --mutants and --trail -DFLAG ..." >&2
+    exit 78
+    ;;
+esac
+
+if [ "$failed" = 0 ]; then
+    echo "model: all as expected, in $SECONDS s"
+else
+    echo "model: see BROKEN or MISSED above; tools/model.sh --trail FLAGS shows the steps" >&2
+fi
+exit "$failed"
