@@ -423,6 +423,9 @@ inline put_back(r) {
 /* Lives are numbered as they take their numbers, which loses nothing: before that they are all alike. */
 proctype Life(byte me) {
     byte known = 0, seen = 0, way = 0, policy = 0, value = 0;
+#ifdef READS_POINTS_FIRST
+    short points = 0;
+#endif
     {
         /* rank 0 decides from the folder as it is. A refused start changes nothing; the person tries again later. */
         do
@@ -442,14 +445,21 @@ proctype Life(byte me) {
         atomic { taken == me - 1 -> taken = me; numbers = numbers | (1 << me); seen = known };
 
 #ifndef NO_SECOND_DECISION
-        /* lets the other starts yield, then decides again: reads the starts, then the points (read_folder) */
+        /* lets the other starts yield, then decides again: reads the starts, and only then which points there are */
         seen = starts;
 #if !defined(HELD) && !defined(DECIDES_BEFORE_YIELDING) && !defined(NO_YIELDING)
         LET_YIELD
         seen = starts;
 #endif
+#ifdef READS_POINTS_FIRST
+        points = commits;
+        seen = starts;
+#define POINTS_SEEN points
+#else
+#define POINTS_SEEN commits
+#endif
         atomic {
-            d_step { choose(seen, commits) };
+            d_step { choose(seen, POINTS_SEEN) };
             parent_i[me] = found_i; parent_a[me] = found_a; by_request[me] = asked;
             right_choice(seen);
             if

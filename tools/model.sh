@@ -127,6 +127,7 @@ mutants() {
     fails caught NO_LARGER_CHECK "one trainer" $big -DNO_LARGER_CHECK
     fails caught NO_YIELDING "one trainer" $big -DNO_YIELDING
     fails caught DECIDES_BEFORE_YIELDING "no fresh start" $big -DDECIDES_BEFORE_YIELDING
+    fails caught READS_POINTS_FIRST "no fresh start" -DHELD $small -DREADS_POINTS_FIRST
     fails caught REQUEST_EVERY_TIME "back once" $big -DREQUEST -DREQUEST_EVERY_TIME
     # choosing
     fails caught NEWEST_NUMBER_WINS "newest point" $big -DREQUEST -DNEWEST_NUMBER_WINS
