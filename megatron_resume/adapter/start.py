@@ -161,10 +161,11 @@ def _open(root: Path, config: ResumeConfig, launch: Launch) -> Begun:
     _check_free(root, folder, config, launch)
     root.mkdir(parents=True, exist_ok=True)
     number = attempts.take_number(root)
-    known = set(folder.starts)
-    folder, outcome = decide(root, config, launch)  # again: what was committed until we had our number counts
+    began_meanwhile = attempts.started(root) - set(folder.starts)
     try:
-        _let_yield(root, set(folder.starts) - known, config, launch)
+        _let_yield(root, began_meanwhile, config, launch)
+        # Again: whoever lived until now may have committed, and from here on nobody smaller stays.
+        folder, outcome = decide(root, config, launch)
         outcome = accepted(outcome)
     except ResumeError:
         attempts.give_back(root, number)

@@ -56,6 +56,10 @@ def has_started(root: Path, number: int) -> bool:
     return (attempt_path(root, number) / START).exists()
 
 
+def started(root: Path) -> set[int]:
+    return {number for number in attempt_numbers(root) if has_started(root, number)}
+
+
 def newer_than(root: Path, number: int) -> int | None:
     """The newest attempt that began after attempt `number`, which it supersedes."""
     newer = [other for other in attempt_numbers(root) if other > number and has_started(root, other)]

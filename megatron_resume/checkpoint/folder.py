@@ -61,9 +61,12 @@ def read_folder(root: Path) -> Folder:
     Raises:
         ConfigError: `root` is no folder or cannot be listed.
     """
+    folder = Folder(root)
     try:
+        # Attempts first: whoever sees that one continues from a point must see the point, too.
+        for number in attempt_numbers(root):
+            _read_start(folder, number)
         names = [entry.name for entry in root.iterdir()]
-        numbers = attempt_numbers(root)
     except FileNotFoundError:
         return Folder(root)
     except OSError as error:
@@ -71,9 +74,6 @@ def read_folder(root: Path) -> Folder:
             f"data_checkpoint_path {str(root)!r} cannot be read: {error.strerror}; "
             "name a folder that every node can read and write"
         ) from error
-    folder = Folder(root)
-    for number in numbers:
-        _read_start(folder, number)
     for name in names:
         point = parse_point(name)
         if point is not None:
