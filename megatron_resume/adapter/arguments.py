@@ -68,8 +68,8 @@ def wrap_validate(original: AnyFunction) -> AnyFunction:
         result = original(args, *rest, **kwargs)
         validated = result if result is not None else args  # validate_yaml returns new ones
         with truthful_end():
-            if current is not None and current.resumes is not None:
-                _check_unchanged(current, current.resumes, validated)
+            if current is not None:
+                _check_unchanged(current, validated)
         return result
 
     return validate_args
@@ -140,10 +140,12 @@ def _override(resume: Resume, role: str, args: Any) -> None:
         setattr(args, name, value)
 
 
-def _check_unchanged(current: Session, resume: Resume, args: Any) -> None:
+def _check_unchanged(current: Session, args: Any) -> None:
+    """For a process with one role; ranks of one with several are yet to be told what rank 0 decided."""
     role = session.role_of(args, current.config)
-    if role is None:
+    if role is None or current.resumes is None:
         return
+    resume = current.resumes
     changed = differing(overrides_for(role, resume.point), args)
     if changed:
         name, (wanted, found) = next(iter(changed.items()))
