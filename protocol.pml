@@ -22,13 +22,8 @@
  *          commit that was checked may come after newer attempts. A process that is never scheduled again has died,
  *          so all deaths are in here, too.
  *
- * Megatron's folders are shared by name. What may go wrong when such a name is used late by somebody else than our
- * code is switched on separately, since rule 7 says that it does not happen ("an orphaned writer finds its folder
- * gone"). Both break the law "whole commit"; they are outside of what is guaranteed:
- *   LATE_OPEN   a writer opens its files by name, also where a newer attempt has made a folder of that name since
- *   LATE_MKDIR  (HELD) a save that was checked makes its folder late
- *   OWN_NAMES   a remedy for both, not built: each attempt reaches the save folder by a name of its own (a link),
- *               which the next attempt removes; so what comes late finds no folder
+ * Megatron's folders are shared, and it opens its files by name, however late. So each attempt reaches them by a name
+ * of its own (checkpoint/fencing.py), which the next attempt takes away before it moves or saves anything.
  *
  * Left out, on purpose: the bytes and formats of files, torn writes and power cuts (rule 1: a file of ours appears
  * whole or not at all, so writing one is a single step); damage, digests and modification times (tests mutate real
@@ -91,7 +86,7 @@ byte inode[2 * LAST];   /* <save of role>/iter_i: the attempt that made the fold
 byte content[2 * LAST]; /* the attempt that wrote it; 0: nothing or truncated */
 #define MOVED(r, i, a) (1 << ((r) * LAST * LIVES + ((i) - 1) * LIVES + (a) - 1))
 int aside; /* <save of role>/abandoned/...: of what was moved there, the folders that a receipt describes */
-#ifdef OWN_NAMES
+#ifndef SHARED_NAMES
 byte revoked; /* names of attempts before this one are gone */
 #endif
 
@@ -115,7 +110,7 @@ byte begun[LIVES + 1]; /* calls of save_checkpoint, policy and value in turn */
 #define WRITTEN 3 /* Megatron has finished, finalizers included */
 #define SLOT(a, r, k) ((((a) - 1) * 2 + (r)) * SAVES + (k))
 byte save[LIVES * 2 * SAVES];   /* per attempt, role and save */
-byte handle[LIVES * 2 * SAVES]; /* the folder that the writer means: it was made, or opened, by this inode */
+byte handle[LIVES * 2 * SAVES]; /* the folder in which the writer opened its file */
 
 #define ROLE(a, r) (((a) - 1) * 2 + (r))
 byte turn[LIVES * 2];  /* which save our writer is at */
@@ -296,32 +291,25 @@ inline die(a) {
     }
 }
 
-/* Orphans whose folder was just renamed away end now, not at their next step: it would change nothing either. */
-inline orphans_find_it_gone() {
-#if !defined(LATE_OPEN) && !defined(HELD)
+/* Names of smaller attempts only, so never a wrong one. Orphans that are to open their files end now, not at their next
+   step: it would change nothing either. */
+inline take_names() {
     d_step {
-        y = 1;
+        revoked = (me > revoked -> me : revoked);
+#ifndef HELD
+        x = 0;
         do
-        :: y <= LIVES ->
-            x = 0;
-            do
-            :: x < SAVES ->
-                if
-                :: !up[y] && parent_i[y] + 1 + x == way % LAST + 1 ->
-                    save[SLOT(y, way / LAST, x)] = NONE; handle[SLOT(y, way / LAST, x)] = 0
-                :: else
-                fi;
-                x++
-            :: else -> break
-            od;
-            y++
+        :: x < (me - 1) * 2 * SAVES ->
+            if
+            :: save[x] == BEGUN && !up[x / (2 * SAVES) + 1] -> save[x] = NONE; handle[x] = 0
+            :: else
+            fi;
+            x++
         :: else -> break
         od;
-        x = 0; y = 0
-    }
-#else
-    skip
+        x = 0
 #endif
+    }
 }
 
 #ifdef NO_FENCE
@@ -344,12 +332,12 @@ inline orphans_find_it_gone() {
 #endif
 
 /* Between a check and the action that it guards: nothing, or any time. */
-#ifdef LATE_MKDIR
+#ifdef HELD
 #define MKDIR_LATE }; atomic {
 #else
 #define MKDIR_LATE
 #endif
-#ifdef OWN_NAMES
+#ifndef SHARED_NAMES
 #define REVOKED (revoked > me)
 #else
 #define REVOKED false
@@ -408,7 +396,6 @@ inline put_back(r) {
     fi;
     way = FOLDER(r, parent_i[me]);
     move_aside(way);
-    orphans_find_it_gone();
     aside = aside & ~MOVED(r, parent_i[me], parent_a[me]);
     inode[way] = parent_a[me]; content[way] = parent_a[me]; way = 0;
     nothing_lost()
@@ -505,8 +492,8 @@ proctype Life(byte me) {
             trained = trained | (1 << me);
             known = 0; seen = 0 }
         fi;
-#ifdef OWN_NAMES
-        atomic { revoked = (me > revoked -> me : revoked) }; /* only ever names of smaller attempts, so never wrong */
+#ifndef SHARED_NAMES
+        take_names();
 #endif
 
 #ifndef NO_MOVING_AT_START
@@ -539,7 +526,7 @@ proctype Life(byte me) {
             :: REVOKED -> way = 0; STOP
             :: else
             fi;
-            move_aside(way); orphans_find_it_gone(); way = 0;
+            move_aside(way); way = 0;
             nothing_lost()
            }
         od;
@@ -587,7 +574,7 @@ proctype Life(byte me) {
             way = FOLDER(begun[me] % 2, ITERATION(begun[me] / 2));
 #ifndef NO_CLEARING_AT_SAVE
             if
-            :: inode[way] && !REVOKED -> move_aside(way); orphans_find_it_gone() /* clear_before_save */
+            :: inode[way] && !REVOKED -> move_aside(way) /* clear_before_save */
             :: else
             fi;
 #endif
@@ -601,7 +588,6 @@ proctype Life(byte me) {
             :: else /* there already: makedirs(exist_ok=True) */
             fi;
             save[SLOT(me, begun[me] % 2, begun[me] / 2)] = BEGUN;
-            handle[SLOT(me, begun[me] % 2, begun[me] / 2)] = inode[way];
             way = 0; begun[me]++ }
         :: atomic { !up[me] || SUPERSEDED -> STOP } /* at a renewal */
         od
@@ -617,11 +603,7 @@ gone:
 
 /* ------------------------------------------------------------------ Megatron's writers; they outlive their life */
 
-#ifdef LATE_OPEN
 #define CAN_OPEN(r, k) (inode[FOLDER(r, ITERATION(k))] != 0 && !REVOKED)
-#else
-#define CAN_OPEN(r, k) (inode[FOLDER(r, ITERATION(k))] == handle[SLOT(me, r, k)])
-#endif
 
 /* open("wb") truncates; the write goes to the open file, wherever its folder was moved since */
 #define MEGATRON(r, k) \
@@ -694,7 +676,7 @@ end:
         x = FOLDER(r, ITERATION(K));
         save[SLOT(me, r, K)] = NONE; handle[SLOT(me, r, K)] = 0;
         if
-        :: inode[x] == 0 -> K++ /* gone: no receipt, no commit */
+        :: inode[x] == 0 || REVOKED -> K++ /* gone: no receipt, no commit */
         :: else ->
             receipt[RECEIPT(r, ITERATION(K), me)] = (content[x] -> content[x] : MIXED);
             phase[ROLE(me, r)] = 2 - r

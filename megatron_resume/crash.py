@@ -26,6 +26,8 @@ POINTS = {
     "move.begin": "before a file or folder is moved aside or back",
     "move.renamed": "after that, before its folders' fsync",
     "move.end": "after their fsync",
+    "name.taken": "after an earlier attempt's name for a role's save folder was taken away",
+    "name.made": "after this attempt's own was made, before a newer attempt is looked for",
     "commit.end": "after COMMITTED is durable, before anybody is told",
     "attempt.numbered": "after an attempt's folder was made, before it is begun",
     "attempt.held": "after the places of its roles are taken",

@@ -22,7 +22,18 @@ from unittest import mock
 from job_on_disk import contents
 
 from megatron_resume import crash
-from megatron_resume.adapter import api, arguments, lease_keeper, loading, rng, saving, session, start, writer
+from megatron_resume.adapter import (
+    api,
+    arguments,
+    lease_keeper,
+    loading,
+    rng,
+    save_folders,
+    saving,
+    session,
+    start,
+    writer,
+)
 from megatron_resume.checkpoint import commit, leases
 from megatron_resume.checkpoint.layout import (
     COMMITTED,
@@ -119,7 +130,6 @@ class Writing:
     """An asynchronous save of the pretended Megatron: `files` are still to be written into `folder`."""
 
     folder: Path
-    inode: int
     files: dict[str, bytes]
     finalizers: list[Callable[[], None]] = field(default_factory=list)
 
@@ -214,6 +224,7 @@ class World:
         enter(mock.patch.object(Path, "iterdir", lambda path: iter([path / name for name in os.listdir(path)])))
         for module in (lease_keeper, writer):
             enter(mock.patch.object(module, "threading", no_thread))
+        for module in (lease_keeper, writer, save_folders):
             enter(mock.patch.object(module, "at_end", lambda _: None))
         for module in (saving, session):
             for name in ("_saves", "_session", "_begun_in"):
@@ -347,13 +358,10 @@ class World:
         self.written[args.resume_role, name] = Weights(moment, files)
         folder = Path(args.save, model_folder(iteration))
         if folder.exists():
-            # A newer attempt's: stock Megatron would write into it, see test_protocol_property.py
-            assert current.lease_keeper is not None
-            current.lease_keeper.stop_if_superseded()
             raise AssertionError(f"{folder} stands where {process.launch} saves")
         folder.mkdir(parents=True)
-        writing = Writing(folder, folder.stat().st_ino, files)
-        writing.add_finalize_fn(lambda: Path(args.save, TRACKER).write_text(str(iteration)))
+        writing, tracker = Writing(folder, files), Path(args.save, TRACKER)
+        writing.add_finalize_fn(lambda: tracker.write_text(str(iteration)))
         if process.asynchronous:
             process.in_flight.append(writing)
             self._schedule(writing)
@@ -377,8 +385,8 @@ class World:
                 return
 
     def write_shards(self, writing: Writing) -> bool:
-        """What Megatron's worker does; also after its process was killed. Returns whether its folder was there."""
-        if not writing.folder.exists() or writing.folder.stat().st_ino != writing.inode:
+        """What Megatron's worker does by name, also an orphaned one. Returns whether a folder was there."""
+        if not writing.folder.exists():
             return False
         for shard, data in writing.files.items():
             (writing.folder / shard).write_bytes(data)

@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Check protocol.pml with spin. `make model` calls this.
-#   tools/model.sh             the laws hold, the known limits are still there, every broken protocol is caught
+#   tools/model.sh             the laws hold, and every broken protocol is caught
 #   tools/model.sh --laws      only that the laws hold
-#   tools/model.sh --limits    only what lies outside the guarantees, and that the remedy would bring it inside
 #   tools/model.sh --mutants   only the broken protocols
 #   tools/model.sh --trail -DFLAG ...   the steps that lead to the violation of one variant
 set -uo pipefail
@@ -68,7 +67,7 @@ holds() {
         say holds "$what"
         while IFS= read -r law; do
             states_of[$law]=$((${states_of[$law]:-0} + states))
-        done < <(tr ',' '\n' <<<"${laws:-remedies}")
+        done < <(tr ',' '\n' <<<"$laws")
     else
         say BROKEN "$what: $outcome"
         failed=1
@@ -107,18 +106,6 @@ laws() {
     echo
 }
 
-# What the laws assume not to happen. Each must fail: else the assumption is not needed, and the comment is wrong.
-limits() {
-    optimize=-O1
-    echo "Outside of what is guaranteed (protocol.pml says why), and what would bring it inside:"
-    fails limit "an orphan opens its files by name where a newer attempt has made the folder" "whole commit" \
-        $small -DLATE_OPEN
-    fails limit "a save that was checked is held, and makes its folder later" "whole commit" -DHELD $small -DLATE_MKDIR
-    holds "remedy for orphans: a name of its own for each attempt" "" $small -DLATE_OPEN -DOWN_NAMES
-    holds "remedy for both, held still" "" -DHELD $small -DLATE_OPEN -DLATE_MKDIR -DOWN_NAMES
-    echo
-}
-
 mutants() {
     optimize=-O0
     echo "Protocols that are broken in one place:"
@@ -138,6 +125,7 @@ mutants() {
     fails caught NO_PUTTING_BACK "never lost" -DHELD $small -DNO_PUTTING_BACK
     fails caught NO_CHECK_AFTER_LOAD "as receipted" -DHELD $small -DNO_CHECK_AFTER_LOAD
     fails caught RESAVE_LOADED "whole commit" $big -DREQUEST -DRESAVE_LOADED -DNO_CLEARING_AT_SAVE
+    fails caught SHARED_NAMES "whole commit" $big -DSHARED_NAMES
     # committing
     fails caught POINTS_SHARED_BY_ATTEMPTS "whole commit" $big -DPOINTS_SHARED_BY_ATTEMPTS
     fails caught COMMIT_BEFORE_RECEIPTS "whole commit" $big -DCOMMIT_BEFORE_RECEIPTS
@@ -148,9 +136,8 @@ mutants() {
 }
 
 case ${1:-} in
-"") laws && limits && mutants ;;
+"") laws && mutants ;;
 --laws) laws ;;
---limits) limits ;;
 --mutants) mutants ;;
 --trail)
     shift
@@ -160,7 +147,7 @@ case ${1:-} in
     exit
     ;;
 *)
-    echo "model: $1 is unknown; there are --laws, --limits, --mutants and --trail -DFLAG ..." >&2
+    echo "model: $1 is unknown; there are --laws, --mutants and --trail -DFLAG ..." >&2
     exit 78
     ;;
 esac

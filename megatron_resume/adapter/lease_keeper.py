@@ -28,7 +28,7 @@ class LeaseKeeper:
         """Raises RejoinError when a newer attempt began: this process may not save or commit any more."""
         newer = attempts.newer_than(self.root, self.attempt)
         if newer is not None:
-            raise RejoinError(f"attempt {self.attempt} was superseded by attempt {newer}; restart to join it")
+            raise superseded(self.attempt, newer)
 
     def stop_if_superseded(self) -> None:
         """End the process at once when a newer attempt began; for threads, which cannot raise into training."""
@@ -61,3 +61,7 @@ class LeaseKeeper:
         self.stop_if_superseded()
         for role, lease in self._held.items():
             self._held[role] = leases.renew(self.root, self.attempt, role, lease)
+
+
+def superseded(attempt: int, newer: int) -> RejoinError:
+    return RejoinError(f"attempt {attempt} was superseded by attempt {newer}; restart to join it")

@@ -1,13 +1,18 @@
 """Put a role's save folder in order before a load or a save: what would be in the way is moved aside, and kept."""
 
 import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from ..checkpoint import leftovers
+from ..checkpoint import fencing, leftovers
+from ..errors import ConfigError
 from ..resume.choose import Fresh, Resume
 from . import ranks
-from .ending import naming_the_path
-from .session import Session
+from .ending import at_end, naming_the_path
+from .session import Session, resolved
 
 logger = logging.getLogger("megatron_resume")
 
@@ -20,9 +25,10 @@ def clear_before_load(current: Session, role: str) -> None:
     script's own business.)
     """
     outcome = current.outcome
+    _fence(current, role)
     if ranks.rank() == 0:
         if isinstance(outcome, Resume):
-            clear_beyond_point(current, outcome, role)
+            _clear_beyond_point(current, outcome, role)
         elif not outcome.requested or outcome.start_over:
             _clear_beyond(current, role, 0)
     ranks.barrier()
@@ -34,44 +40,106 @@ def clear_before_save(current: Session, role: str, iteration: int, *, first: boo
     Before the `first` save of a fresh start that is what this job's earlier attempts began to save after
     the loaded iteration, and always what stands at this very iteration.
     """
+    _fence(current, role)
     if ranks.rank() == 0:
-        save = Path(current.save_folders[role])
         if first and isinstance(current.outcome, Fresh):
             _clear_beyond(current, role, current.loaded.get(role, 0))
-        with naming_the_path(save):
+        with _reached_by_own_name(current, role) as save:
             moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration - 1, only=(iteration,))
         if moved:
-            aside = leftovers.abandoned(save, current.attempt)
+            aside = leftovers.abandoned(Path(current.save_folders[role]), current.attempt)
             logger.warning("%s: iteration %d stood there already and was moved to %s", role, iteration, aside)
     ranks.barrier()
 
 
-def clear_beyond_point(current: Session, outcome: Resume, role: str) -> None:
+@contextmanager
+def by_own_name(current: Session, role: str, args: Any) -> Iterator[None]:
+    """Let Megatron save by the name that this attempt gave the role's save folder."""
+    save = args.save
+    args.save = str(fencing.own_name(current.root, current.attempt, role))
+    try:
+        yield
+    finally:
+        args.save = save
+
+
+def _fence(current: Session, role: str) -> None:
+    """Before anything of the role is moved or saved: late writers of earlier attempts lose their way.
+
+    Raises:
+        RejoinError: A newer attempt began meanwhile.
+        ConfigError: A rank does not see the folder of the attempt.
+    """
+    if role in current.fenced:
+        return
+    root, attempt, save = current.root, current.attempt, current.save_folders[role]
+    if ranks.rank() == 0:
+        with naming_the_path(root):
+            os.makedirs(save, exist_ok=True)
+            fencing.take_names(root, role, before=attempt)
+            fencing.make_own_name(root, attempt, role, save)
+        _take_name_at_end(root, attempt, role)
+        assert current.lease_keeper is not None
+        current.lease_keeper.check()
+    ranks.barrier()
+    if not ranks.everywhere(resolved(str(fencing.own_name(root, attempt, role))) == save):
+        raise ConfigError(f"not every rank finds {role}'s --save {save} by way of {root}; all nodes must share both")
+    current.fenced.add(role)
+
+
+def _take_name_at_end(root: Path, attempt: int, role: str) -> None:
+    pid = os.getpid()  # a forked child ends sooner
+
+    def take() -> None:
+        if os.getpid() == pid:
+            with suppress(OSError):
+                fencing.take_name(root, attempt, role)
+
+    at_end(take)
+
+
+@contextmanager
+def _reached_by_own_name(current: Session, role: str) -> Iterator[Path]:
+    """The role's save folder, for rank 0 to move things in it: as long as no newer attempt began.
+
+    Raises:
+        RejoinError: One did.
+        ConfigError: The storage refused.
+    """
+    try:
+        with naming_the_path(Path(current.save_folders[role])):
+            yield fencing.own_name(current.root, current.attempt, role)
+    except ConfigError:
+        assert current.lease_keeper is not None
+        current.lease_keeper.check()
+        raise
+
+
+def _clear_beyond_point(current: Session, outcome: Resume, role: str) -> None:
     """On rank 0: move what this job saved beyond the point, bring the point's model back, set the tracker."""
     iteration, directory = outcome.point.iteration, outcome.point.directories[role]
-    with naming_the_path(directory):
+    with _reached_by_own_name(current, role) as save:
         ours = leftovers.iterations_of_job(current.root)
-        moved = leftovers.move_away(directory, attempt=current.attempt, beyond=iteration, only=ours)
+        moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration, only=ours)
         model = outcome.point.models.get(role)
         if model is not None and model.parent != directory and model.exists():  # of an abandoned line
-            leftovers.put_back(model, directory, iteration, attempt=current.attempt)
-        leftovers.write_tracker(directory, iteration)
-    _tell(current, role, directory, moved)
+            leftovers.put_back(save / model.relative_to(directory), save, iteration, attempt=current.attempt)
+        leftovers.write_tracker(save, iteration)
+    _tell(current, role, moved)
 
 
 def _clear_beyond(current: Session, role: str, iteration: int) -> None:
     """On a fresh start, on rank 0: move away what this job, and nobody else, saved after `iteration`."""
-    save = Path(current.save_folders[role])
-    with naming_the_path(save):
+    with _reached_by_own_name(current, role) as save:
         ours = leftovers.iterations_of_job(current.root)
         moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration, only=ours)
         if moved:
             leftovers.retire_tracker(save, attempt=current.attempt)
-    _tell(current, role, save, moved)
+    _tell(current, role, moved)
 
 
-def _tell(current: Session, role: str, save: Path, moved: list[int]) -> None:
+def _tell(current: Session, role: str, moved: list[int]) -> None:
     if moved:
         iterations = ", ".join(map(str, moved))
-        aside = leftovers.abandoned(save, current.attempt)
+        aside = leftovers.abandoned(Path(current.save_folders[role]), current.attempt)
         logger.info("%s: moved iterations %s, left by an earlier attempt, to %s", role, iterations, aside)

@@ -2,11 +2,13 @@
 
 import inspect
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import commit
+from ..checkpoint import attempts, commit
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.layout import PointName
 from ..checkpoint.records import DataCheckpoint, Moment
@@ -17,6 +19,7 @@ from ..roles import FROZEN
 from . import ranks, rng, save_folders, session
 from .ending import truthful_end
 from .installed import installed_versions
+from .lease_keeper import superseded
 from .session import Session
 from .writer import FinishedSave, Writer
 
@@ -77,14 +80,16 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
             return original(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        margs = _megatron_args()
         with truthful_end():
-            save = _begin(current, _megatron_args(), bound.arguments)
+            save = _begin(current, margs, bound.arguments)
         if save is None:
             return original(*args, **kwargs)
         if save.returned:
             return None
         try:
-            result = original(*args, **kwargs)
+            with _superseded_ends_so(current), save_folders.by_own_name(current, save.role, margs):
+                result = original(*args, **kwargs)
         except BaseException:  # whoever catches it may save again
             _saves.begun = None
             _saves.known.discard((save.role, save.iteration))
@@ -109,12 +114,27 @@ def wrap_schedule_async_save(original: AnyFunction) -> AnyFunction:
 
 def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
     def maybe_finalize_async_save(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
+        current = session.current()
+        with _superseded_ends_so(current) if current else nullcontext():
+            result = original(*args, **kwargs)
         # Only now, after its all_reduce, has every rank's finalizer run: a mark alone means this rank's.
         _saves.hand_on()
         return result
 
     return maybe_finalize_async_save
+
+
+@contextmanager
+def _superseded_ends_so(current: Session) -> Iterator[None]:
+    """Where a newer attempt has taken the save folder's name away, that is what to say of the missing folder."""
+    try:
+        yield
+    except Exception as error:
+        newer = attempts.newer_than(current.root, current.attempt)
+        if newer is None:
+            raise
+        with truthful_end():
+            raise superseded(current.attempt, newer) from error
 
 
 def warn_of_unfinished() -> None:
@@ -166,10 +186,10 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     save_folders.clear_before_save(current, role, iteration, first=role not in _saves.cleared)
     _saves.cleared.add(role)
     _open_point(current, iteration)
-    if _in_mid_episode_without_experience(current, role, iteration):
-        return None
-    save = Save(role, iteration, _capture(current, role, iteration, args, called_with.get("opt_param_scheduler")))
-    _saves.known.add((role, iteration))
+    save = Save(role, iteration, finished=None)
+    if not _in_mid_episode_without_experience(current, role, iteration):
+        save.finished = _capture(current, role, iteration, args, called_with.get("opt_param_scheduler"))
+        _saves.known.add((role, iteration))
     _saves.begun = save
     crash_point("save.begin", role)
     return save

@@ -61,6 +61,7 @@ class Session:
     steps_in_episode: int = 0  # steps of schedulers since the last `advance`
     is_loading: bool = False  # inside Megatron's load_checkpoint
     save_folders: dict[str, str] = field(default_factory=dict)  # trained roles held here -> resolved --save
+    fenced: set[str] = field(default_factory=set)  # trained roles whose save folder has this attempt's own name
     frozen_sources: dict[str, str] = field(default_factory=dict)  # resolved --load -> frozen role
     loaded: dict[str, int] = field(default_factory=dict)  # trained role -> iteration that was loaded
     lease_keeper: LeaseKeeper | None = None  # on rank 0, once open

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..checkpoint import arrays as codec
 from ..checkpoint import commit
 from ..checkpoint.arrays import Arrays
+from ..checkpoint.fencing import own_name
 from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
 from ..checkpoint.records import DataCheckpoint, Moment, Receipt
@@ -128,7 +129,7 @@ class Writer:
             directory=str(save.save),
             relative=os.path.relpath(save.save, self.root),
             format=save.format,
-            files=record_files(save.save / model_folder(save.name.iteration)),
+            files=record_files(own_name(self.root, save.name.attempt, save.role) / model_folder(save.name.iteration)),
             progress=save.progress,
             consumed_train_samples=save.consumed_train_samples,
             scheduler_steps=save.scheduler_steps,

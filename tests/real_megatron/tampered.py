@@ -4,8 +4,10 @@ Executed by the job server in place of train_rlhf.py. Everything spoiled here is
 untouched start.
 """
 
+import ctypes
 import dataclasses
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -263,6 +265,31 @@ def does_not_look_for_checkpoints():
     from rlhf import roles
 
     roles._refuse_absent_checkpoint = lambda *args: None
+
+
+def holds_a_writer():
+    """The process that writes policy's shard of iteration 4 stands still before it opens the file."""
+    from megatron.core.dist_checkpointing.strategies import filesystem_async
+
+    report = Path(os.environ["HELD"])
+
+    def hold_then_open(path, mode):
+        if "iter_0000004" not in str(path) or not Path(path).name.startswith("__0_") or report.exists():
+            return open(path, mode)
+        os.setsid()  # out of reach of whoever ends the job's session,
+        ctypes.CDLL(None).prctl(1, 0)  # and of the death of its parent
+        with report.open("w", buffering=1) as told:
+            told.write(f"{os.getpid()}\n")
+            os.kill(os.getpid(), signal.SIGSTOP)
+            try:
+                return open(path, mode)
+            except OSError as error:
+                told.write(f"{type(error).__name__}\n")
+                raise
+            finally:
+                told.write("went on\n")
+
+    filesystem_async.open = hold_then_open
 
 
 def nothing():

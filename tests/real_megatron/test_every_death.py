@@ -26,6 +26,7 @@ WHILE_STARTING = [
     "attempt.held",
     "attempt.begun",
     "start.end",
+    *(f"{point}@{role}" for role in ROLES for point in ("name.taken", "name.made")),
     *(f"{step}@start.json" for step in WRITE),
     *(f"{step}@{role}.lease" for role in ROLES for step in WRITE),
     *(f"{step}@iter_0000004" for step in MOVE),

@@ -163,7 +163,7 @@ def _lead(job: Job, writer: int) -> NoReturn:
         os.environ.update({name: value for name, value in environment.items() if value is not None})
         if job.cwd:
             os.chdir(job.cwd)
-        pids = [_fork_rank(job, rank) for rank in range(job.num_ranks)]
+        pids = [_fork_rank(job, rank, writer) for rank in range(job.num_ranks)]
         codes, first = _wait_for_ranks(pids)
         os.write(writer, json.dumps({"code": first, "codes": codes}).encode())
     except BaseException:
@@ -208,10 +208,11 @@ def _like_torchrun(num_ranks: int) -> dict[str, str | None]:
     }
 
 
-def _fork_rank(job: Job, rank: int) -> int:
+def _fork_rank(job: Job, rank: int, leaders_pipe: int) -> int:
     pid = os.fork()
     if pid:
         return pid
+    os.close(leaders_pipe)  # else the server would wait for whoever outlives the job
     end_with_parent()
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     code = 1
