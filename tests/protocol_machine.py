@@ -22,7 +22,7 @@ from unittest import mock
 from job_on_disk import contents
 
 from megatron_resume import crash
-from megatron_resume.adapter import api, arguments, lease_keeper, loading, rng, saving, session, start, writer
+from megatron_resume.adapter import api, arguments, lease_keeper, life, loading, rng, saving, session, start, writer
 from megatron_resume.checkpoint import commit, leases
 from megatron_resume.checkpoint.layout import (
     COMMITTED,
@@ -209,6 +209,7 @@ class World:
         enter(mock.patch.object(leases, "time", clock))
         enter(mock.patch.object(leases, "boot", lambda: f"boot of {self._process.host}"))
         enter(mock.patch.object(leases, "started", self._started))
+        enter(mock.patch.object(life, "begin", lambda _: None))  # the endings of these processes are not Python's
         enter(mock.patch.object(rng, "gather", lambda: (None, {})))
         enter(mock.patch.object(os, "listdir", self._listing(os.listdir)))
         enter(mock.patch.object(Path, "iterdir", lambda path: iter([path / name for name in os.listdir(path)])))
