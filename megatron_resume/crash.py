@@ -1,8 +1,8 @@
 """Named places where a test or the demo can end this process as a power cut would.
 
 `MEGATRON_RESUME_CRASH=point[@what][:nth]` sends SIGKILL to the process when it comes to that place for the
-nth time (the first when not given). `what` is a role, or the name of the file that is written. Unset, a
-crash point is one comparison.
+nth time (the first when not given). `what` is a role, the name of the file that is written, or the kind of
+an event. Unset, a crash point is one comparison.
 """
 
 import os
@@ -29,6 +29,9 @@ POINTS = {
     "name.taken": "after an earlier attempt's name for a role's save folder was taken away",
     "name.made": "after this attempt's own was made, before a newer attempt is looked for",
     "commit.end": "after COMMITTED is durable, before anybody is told",
+    "event.begin": "before an event (of a kind) is added to its file",
+    "event.torn": "with half of its line written",
+    "event.end": "after its fsync",
     "attempt.numbered": "after an attempt's folder was made, before it is begun",
     "attempt.held": "after the places of its roles are taken",
     "attempt.begun": "after start.json is durable, before save folders are put in order",
@@ -52,6 +55,11 @@ def arm(text: str | None) -> None:
     global _wanted, _seen
     _wanted = _parse(text) if text else None
     _seen = 0
+
+
+def is_armed(name: str) -> bool:
+    """Whether this place was asked for: one that has to break something first asks before it does."""
+    return _wanted is not None and _wanted[0] == name
 
 
 def crash_point(name: str, what: str | None = None) -> None:

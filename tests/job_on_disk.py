@@ -4,6 +4,7 @@ from pathlib import Path
 
 from megatron_resume.checkpoint import commit
 from megatron_resume.checkpoint.attempts import take_number, write_start
+from megatron_resume.checkpoint.events import Committed, Event, append, events_path
 from megatron_resume.checkpoint.folder import Folder, ResumePoint, read_folder, read_point
 from megatron_resume.checkpoint.layout import PointName, model_folder, point_path
 from megatron_resume.checkpoint.model_files import record_files
@@ -12,6 +13,7 @@ from megatron_resume.resume.choose import Outcome, choose
 from megatron_resume.roles import TRAINED
 
 SAMPLES = 16  # consumed per iteration
+TIME = "2026-01-01T00:00:00+00:00"
 
 
 class JobOnDisk:
@@ -45,7 +47,7 @@ class JobOnDisk:
             launch=self.launch(job),
             versions={},
             config={"trained_roles": list(self.roles)},
-            created="2026-01-01T00:00:00+00:00",
+            created=TIME,
         )
         write_start(self.root, start)
         return number
@@ -110,7 +112,15 @@ class JobOnDisk:
             self.write_data(name)
         if "commit" in parts:
             commit.commit(point, name, nonce=f"nonce of {attempt}", roles=self.roles)
+            self.tell(attempt, Committed(iteration=iteration, time=TIME))
         return name
+
+    def events(self, attempt: int) -> Path:
+        return events_path(self.root, attempt, self.roles[0])
+
+    def tell(self, attempt: int, event: Event) -> None:
+        """Add an event to those of the one process that holds all roles."""
+        append(self.events(attempt), event)
 
     def folder(self) -> Folder:
         return read_folder(self.root)

@@ -1,15 +1,13 @@
 """Where our errors meet the user's script: a message, and the exit code that tells a launcher the truth."""
 
-import atexit
 import errno
 import logging
-import multiprocessing.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConfigError, ResumeError
-from . import ranks
+from . import life, ranks
 
 logger = logging.getLogger("megatron_resume")
 
@@ -21,16 +19,8 @@ def truthful_end() -> Iterator[None]:
         yield
     except ResumeError as error:
         logger.error("rank %d: %s", ranks.rank(), error)
+        life.ends_by(error)
         raise SystemExit(error.exit_code) from error
-
-
-def at_end(action: Callable[[], None]) -> None:
-    """Call `action`, which must bear a second call, when this process ends of its own will.
-
-    Processes that Python's multiprocessing made end without atexit.
-    """
-    atexit.register(action)
-    multiprocessing.util.Finalize(None, action, exitpriority=100)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from pathlib import Path
 from ..checkpoint import attempts, leases
 from ..checkpoint.leases import Lease
 from ..errors import RejoinError
-from .ending import at_end
+from . import life
+from .at_end import at_end
 
 logger = logging.getLogger("megatron_resume")
 
@@ -36,6 +37,7 @@ class LeaseKeeper:
             self.check()
         except RejoinError as error:
             logger.error("%s", error)
+            life.ends_by(error)
             # The training thread may wait in a collective for ever; nothing it does counts any more.
             os._exit(error.exit_code)
 

@@ -11,7 +11,8 @@ from ..checkpoint import fencing, leftovers
 from ..errors import ConfigError
 from ..resume.choose import Fresh, Resume
 from . import ranks
-from .ending import at_end, naming_the_path
+from .at_end import at_end
+from .ending import naming_the_path
 from .session import Session, resolved
 
 logger = logging.getLogger("megatron_resume")

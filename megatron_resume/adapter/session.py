@@ -9,6 +9,7 @@ from typing import Any
 from ..checkpoint import attempts, leftovers
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.arrays import load as load_arrays
+from ..checkpoint.events import events_path
 from ..checkpoint.layout import ARRAYS, PointName
 from ..checkpoint.records import Moment, read_bytes
 from ..config import ResumeConfig, resolve
@@ -16,7 +17,7 @@ from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..roles import FROZEN, canonical
-from . import ranks, start
+from . import life, ranks, start
 from .lease_keeper import LeaseKeeper
 from .tracked import Tracked
 
@@ -187,6 +188,7 @@ class Session:
             raise RejoinError("another resume point was committed while this start was under way; restart to take it")
         self.attempt, self.nonce = begun.start.attempt, begun.start.nonce
         self.lease_keeper = LeaseKeeper(self.root, self.attempt, begun.leases, self.config.resume_lease_time)
+        life.begin(events_path(self.root, self.attempt, start.roles_here(self.config)[0]))
         if isinstance(begun.outcome, Fresh) and begun.outcome.start_over and not begun.joined:
             leftovers.move_points_away(self.root, attempt=self.attempt)
         crash_point("start.end")
@@ -195,6 +197,7 @@ class Session:
     def step_back(self) -> None:
         """After a refusal before any training: the attempt has not begun, and a roll back was not honoured."""
         if self.lease_keeper is not None and not self.steps and not self.saves:
+            life.forget()
             self.lease_keeper.release()
             attempts.withdraw(self.root, self.attempt)
 
@@ -246,6 +249,7 @@ def begin(args: Any) -> Session | None:
 def forget() -> None:
     """Undo `begin`, for `uninstall`."""
     global _session, _begun_in
+    life.forget()
     if _session is not None and _session.lease_keeper is not None:
         _session.lease_keeper.release()
     _session = _begun_in = None

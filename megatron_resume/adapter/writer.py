@@ -18,7 +18,8 @@ from ..checkpoint.model_files import record_files
 from ..checkpoint.records import DataCheckpoint, Moment, Receipt
 from ..crash import crash_point
 from ..errors import DamagedError
-from .ending import at_end
+from . import life
+from .at_end import at_end
 
 logger = logging.getLogger("megatron_resume")
 
@@ -103,6 +104,7 @@ class Writer:
             save.progress.consumed_samples,
             time.monotonic() - since,
         )
+        life.committed(save.name.iteration)
 
     def _warn_of_older_than(self, save: FinishedSave) -> None:
         for name in [name for name in self._incomplete if name < save.name]:

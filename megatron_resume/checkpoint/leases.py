@@ -59,19 +59,30 @@ def holders(root: Path, attempt: int) -> list[Launch]:
     return [lease.holder for lease in found if lease is not None]
 
 
-def is_alive(read_again: Callable[[], Lease | None], me: Launch, lease_time_s: float) -> bool:
-    """Whether the holder of a lease lives; waits one lease time where only its counter can tell.
+def seems_alive(lease: Lease | None) -> bool | None:
+    """Whether the holder of a lease lives; None where only waiting for its counter could tell.
 
-    Dead at once is a holder that released it, whose process on this machine is gone, or that the same
-    launch has restarted since. The clock is our own and monotonic: no two machines' clocks are compared.
+    Dead is a holder that released it, or whose process on this machine is gone.
     """
-    lease = read_again()
     if lease is None or lease.released:
         return False
     holder = lease.holder
     if holder.boot and holder.boot == boot():
         return started(holder.pid) == holder.started
-    if holder.job == me.job and holder.restart < me.restart:
+    return None
+
+
+def is_alive(read_again: Callable[[], Lease | None], me: Launch, lease_time_s: float) -> bool:
+    """Whether the holder of a lease lives; waits one lease time where only its counter can tell.
+
+    Dead at once is also a holder that the same launch has restarted since. The clock is our own and
+    monotonic: no two machines' clocks are compared.
+    """
+    lease = read_again()
+    seems = seems_alive(lease)
+    if lease is None or seems is not None:
+        return bool(seems)
+    if lease.holder.job == me.job and lease.holder.restart < me.restart:
         return False
     deadline = time.monotonic() + lease_time_s
     while time.monotonic() < deadline:

@@ -1,20 +1,24 @@
-"""`status DIR`: the resume points of a job, its roles, and what a start would do now. Changes nothing."""
+"""`status DIR`: a job's resume points and roles, how its attempts ended, what a start would do. Changes nothing."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from megatron_resume.checkpoint.endings import ProcessEnd, process_ends
+from megatron_resume.checkpoint.events import Failed, Stopped
 from megatron_resume.checkpoint.folder import Folder, read_folder, read_point
 from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import PointName, model_folder
-from megatron_resume.checkpoint.records import Request
+from megatron_resume.checkpoint.records import Request, Start
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume, choose, head, live_line
 from megatron_resume.roles import TRAINED
 
 SHOWN = 20  # points in the table; --json has all
+SHOWN_ATTEMPTS = 5  # the newest; --json has all
 
 
 def status(directory: Path, *, json: bool) -> None:
@@ -47,16 +51,7 @@ def examine(directory: Path) -> dict[str, Any]:
         "roles": _roles(outcome),
         "passed_over": [{**_point(p.point), "reason": p.reason} for p in outcome.passed_over],
         "points": _points(folder, outcome),
-        "attempts": [
-            {
-                "attempt": number,
-                "outcome": start.outcome,
-                "parent": _point(start.parent) if start.parent else None,
-                "created": start.created,
-                "host": start.launch.host,
-            }
-            for number, start in sorted(folder.starts.items())
-        ],
+        "attempts": _attempts(folder),
         "damaged_attempts": list(folder.damaged_starts.values()),
     }
 
@@ -69,8 +64,50 @@ def _text(path: Path) -> str:
 def _trained_roles(folder: Folder) -> tuple[str, ...]:
     """As the newest attempt was configured; nobody asks for them again on the command line."""
     start = head(folder) or (folder.starts[max(folder.starts)] if folder.starts else None)
-    roles = start.config.get("trained_roles") if start else None
+    return _roles_of(start) if start else TRAINED
+
+
+def _roles_of(start: Start) -> tuple[str, ...]:
+    roles = start.config.get("trained_roles")
     return tuple(map(str, roles)) if isinstance(roles, list) and roles else TRAINED
+
+
+def _attempts(folder: Folder) -> list[dict[str, Any]]:
+    """Oldest first, each with how its processes ended."""
+    last_commits = {point.attempt: point.iteration for point in folder.committed}
+    return [
+        {
+            "attempt": number,
+            "outcome": start.outcome,
+            "parent": _point(start.parent) if start.parent else None,
+            "created": start.created,
+            "host": start.launch.host,
+            "last_commit": last_commits.get(number),
+            "processes": [_process(end) for end in process_ends(folder.root, number, _roles_of(start))],
+        }
+        for number, start in sorted(folder.starts.items())
+    ]
+
+
+def _process(end: ProcessEnd) -> dict[str, Any]:
+    return {**msgspec.to_builtins(end), "says": _says(end)}
+
+
+def _says(end: ProcessEnd) -> str:
+    """How a process ended, in words."""
+    if isinstance(end.event, Failed):
+        return f"failed with exit code {end.event.exit_code}: {end.event.error}: {end.event.message}"
+    if isinstance(end.event, Stopped):
+        return f"stopped with exit code {end.event.exit_code}: {end.event.reason}"
+    if end.event is not None:
+        return "finished"
+    process = f"process {end.pid} on {end.host}" if end.pid else "its process"
+    return {
+        "running": f"running: {process}",
+        "killed": f"killed: {process} is gone, and recorded no ending",
+        "unknown": f"no ending recorded: {process} was killed, or still runs",
+        "released": f"no ending recorded: {process} gave up its lease",
+    }[end.state]
 
 
 def _point(name: PointName) -> dict[str, int]:
@@ -127,6 +164,9 @@ def _print(report: dict[str, Any]) -> None:
             size = f"{facts['bytes'] / 1e6:.1f}"
             table.add_row(role, str(facts["iteration"]), str(facts["files"]), size, _shown(facts["load"]))
         console.print(table)
+    for attempt in report["attempts"][-SHOWN_ATTEMPTS:]:
+        for line in _lines(attempt):
+            console.print(_shown(line))
     for passed in report["passed_over"]:
         name = PointName(passed["iteration"], passed["attempt"])
         console.print(f"passed over: {name}: {_shown(passed['reason'])}")
@@ -140,6 +180,20 @@ def _fill_points(table: Any, points: list[dict[str, Any]]) -> None:
         table.add_row(str(point["iteration"]), str(point["attempt"]), point["state"])
     if len(points) > SHOWN:
         table.add_row("...", "...", f"{len(points) - SHOWN} older ones (--json lists them)")
+
+
+def _lines(attempt: dict[str, Any]) -> Iterator[str]:
+    """How each process of an attempt ended."""
+    last = attempt["last_commit"]
+    commits = "nothing committed" if last is None else f"last commit at iteration {last}"
+    processes = attempt["processes"] or [{"roles": [], "says": "no ending recorded", "damage": None}]
+    for process in processes:
+        who = f"attempt {attempt['attempt']}"
+        if len(processes) > 1:
+            who += f", {' and '.join(process['roles'])}"
+        yield f"{who}: {process['says'].splitlines()[0]} ({commits})"
+        if process["damage"]:
+            yield f"{who}: {process['damage']}"
 
 
 def _sentence(report: dict[str, Any]) -> str:

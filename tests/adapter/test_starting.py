@@ -11,6 +11,8 @@ import pytest
 from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.checkpoint.attempts import attempt_numbers, has_started
+from megatron_resume.checkpoint.endings import process_ends
+from megatron_resume.checkpoint.events import Stopped, read_events
 
 PROGRAM = Path(__file__).with_name("starting.py")
 
@@ -48,6 +50,10 @@ def begin(job: JobOnDisk) -> Iterator[Callable[..., Started]]:
         started.process.wait(30)
 
 
+def state_of(job: JobOnDisk, attempt: int) -> dict[tuple[str, ...], str]:
+    return {end.roles: end.state for end in process_ends(job.root, attempt, job.roles)}
+
+
 def test_a_second_start_names_who_holds_the_job_and_leaves_no_trace(
     job: JobOnDisk, begin: Callable[..., Started]
 ) -> None:
@@ -71,7 +77,9 @@ def test_after_the_holder_is_dead_the_next_start_is_not_refused(begin: Callable[
     assert begin().said == "attempt 2 joined=False"
 
 
-def test_a_stopped_holder_still_holds_the_job_and_can_be_taken_over(begin: Callable[..., Started]) -> None:
+def test_a_stopped_holder_still_holds_the_job_and_can_be_taken_over(
+    job: JobOnDisk, begin: Callable[..., Started]
+) -> None:
     first = begin("hold", "lease_time=3")
     assert first.said == "attempt 1 joined=False"
     first.process.send_signal(signal.SIGSTOP)
@@ -79,6 +87,10 @@ def test_a_stopped_holder_still_holds_the_job_and_can_be_taken_over(begin: Calla
     assert begin("take_over", "hold").said == "attempt 2 joined=False"
     first.process.send_signal(signal.SIGCONT)
     assert first.process.wait(30) == 203, "it sees at its next renewal that it was superseded"
+    (event,) = read_events(job.events(1)).events
+    assert isinstance(event, Stopped)
+    assert event.reason == "attempt 1 was superseded by attempt 2; restart to join it"
+    assert state_of(job, 2) == {("policy", "value"): "running"}
 
 
 def test_a_holder_on_another_machine_is_judged_by_its_lease(begin: Callable[..., Started]) -> None:
@@ -127,7 +139,9 @@ def test_jobs_of_two_roles_settle_in_one_attempt(begin: Callable[..., Started]) 
     assert begin("role=value").said.startswith("HeldError: start refused: value is held by process")
 
 
-def test_a_restarted_role_opens_a_new_attempt_and_the_other_rejoins(begin: Callable[..., Started]) -> None:
+def test_a_restarted_role_opens_a_new_attempt_and_the_other_rejoins(
+    job: JobOnDisk, begin: Callable[..., Started]
+) -> None:
     policy = begin("role=policy", "hold", "lease_time=3")
     assert policy.said == "attempt 1 joined=False"
     value = begin("role=value", "hold", "lease_time=3")
@@ -136,3 +150,5 @@ def test_a_restarted_role_opens_a_new_attempt_and_the_other_rejoins(begin: Calla
     assert begin("role=value", "hold", "lease_time=3").said == "attempt 2 joined=False"
     assert policy.process.wait(30) == 203
     assert begin("role=policy", "hold", "lease_time=3").said == "attempt 2 joined=True"
+    assert state_of(job, 1) == {("policy",): "stopped", ("value",): "killed"}
+    assert state_of(job, 2) == {("policy",): "running", ("value",): "running"}

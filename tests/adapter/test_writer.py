@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from job_on_disk import JobOnDisk
 
+from megatron_resume.adapter import life
 from megatron_resume.adapter.writer import FinishedSave, Writer
 from megatron_resume.checkpoint import commit
+from megatron_resume.checkpoint.events import Committed, read_events
 from megatron_resume.checkpoint.fencing import make_own_name, own_name
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.records import DataCheckpoint, Moment
@@ -113,6 +115,21 @@ def test_a_point_that_stays_incomplete_is_named_when_the_next_one_begins(
     assert (
         "iteration 4 of attempt 1 was not committed when value of iteration 6 was saved: value, data not" in caplog.text
     )
+
+
+def test_each_commit_is_an_event(job: JobOnDisk) -> None:
+    path = job.root / "policy.events.jsonl"
+    life.begin(path)
+    try:
+        made = writer(job)
+        for iteration in (2, 4):
+            save_both(job, made, iteration)
+        made.enqueue(finished(job, "policy", PointName(6, 1)))  # not whole, so not committed
+        made.wait()
+    finally:
+        life.forget()
+    assert [event.iteration for event in read_events(path).events if isinstance(event, Committed)] == [2, 4]
+    assert read_events(path).ending is None
 
 
 def test_each_commit_is_one_line(job: JobOnDisk, caplog: pytest.LogCaptureFixture) -> None:

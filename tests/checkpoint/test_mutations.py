@@ -11,6 +11,8 @@ from stat import S_ISDIR
 import pytest
 from job_on_disk import JobOnDisk
 
+from megatron_resume.checkpoint.endings import process_ends
+from megatron_resume.checkpoint.events import Failed, Stopped
 from megatron_resume.checkpoint.layout import COMMITTED, PointName, model_folder, parse_point
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.errors import ConfigError
@@ -79,9 +81,11 @@ def spare(tmp_path_factory: pytest.TempPathFactory) -> Spare:
     older = base / "older"
     shutil.copytree(job.base, older)
     job.save(first, 6)
+    job.tell(first, Failed(error="RuntimeError", message="the network is down", exit_code=1))
     move_models_aside(job, 6)
     second = job.attempt(PointName(4, first), requested=Request(iteration=4))
     newest = job.save(second, 6)
+    job.tell(second, Stopped(reason="SIGTERM", exit_code=0))
     third = job.attempt(newest)
     job.save(third, 8)
     job.save(third, 9, parts=("policy",))
@@ -248,6 +252,7 @@ def what_is_wrong(spare: Spare, outcome: Outcome) -> str | None:
 def test_no_mutation_of_a_run_ends_in_a_traceback_a_wrong_resume_or_a_fresh_start(spare: Spare) -> None:
     chance = random.Random(SEED)
     ends = {Resume: 0, Refused: 0, Fresh: 0}
+    damaged_events = 0
     for number in range(MUTATIONS):
         mutations = chance.choices(MUTATION, k=chance.choice([1, 1, 1, 2, 3]))
         what = f"mutation {number} of MUTATION_SEED={SEED}: {', '.join(one.__name__ for one in mutations)}"
@@ -257,6 +262,7 @@ def test_no_mutation_of_a_run_ends_in_a_traceback_a_wrong_resume_or_a_fresh_star
         request = chance.choice([Request(), Request(), Request(iteration=4), Request(attempt=1)])
         try:
             outcome = spare.job.choose(request)
+            told = [process_ends(spare.job.root, attempt, spare.job.roles) for attempt in (1, 2, 3)]
         except ConfigError as error:
             assert "cannot be read" in str(error), what  # the folder itself is gone or no folder
         except Exception as error:
@@ -265,7 +271,9 @@ def test_no_mutation_of_a_run_ends_in_a_traceback_a_wrong_resume_or_a_fresh_star
             problem = what_is_wrong(spare, outcome)
             assert problem is None, f"{what}: {problem}"
             ends[type(outcome)] += 1
+            damaged_events += any(end.damage for ends_of_attempt in told for end in ends_of_attempt)
         spare.restore()
     # Most mutations hit one point of several; a run that always resumed or never did would have tested nothing.
     assert ends[Resume] > MUTATIONS // 4, ends
     assert ends[Refused] > MUTATIONS // 100, ends
+    assert damaged_events > MUTATIONS // 100

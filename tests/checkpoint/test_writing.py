@@ -87,13 +87,18 @@ STEPS = ("write.begin", "write.written", "write.synced", "write.named", "write.e
 FILES = ("policy.json", "value.json", "data.json", "COMMITTED")
 
 
-@pytest.mark.parametrize("point", [*(f"{step}@{file}" for file in FILES for step in STEPS), "commit.end"])
+AFTER_THE_COMMIT = [f"event.{step}@committed" for step in ("begin", "torn", "end")]
+
+
+@pytest.mark.parametrize(
+    "point", [*(f"{step}@{file}" for file in FILES for step in STEPS), "commit.end", *AFTER_THE_COMMIT]
+)
 def test_killed_on_the_way_to_a_commit_the_older_point_stands(job: JobOnDisk, point: str) -> None:
     program = CRASH.format(tests=str(Path(__file__).parents[1]), base=str(job.base), point=point)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert f"crash point {point}" in ended.stderr
-    visible = point in ("write.named@COMMITTED", "write.end@COMMITTED", "commit.end")
+    visible = point in ("write.named@COMMITTED", "write.end@COMMITTED", "commit.end", *AFTER_THE_COMMIT)
     outcome = job.choose()
     assert isinstance(outcome, Resume)
     assert outcome.point.name == PointName(4 if visible else 2, 1)

@@ -15,8 +15,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
-from job_on_disk import JobOnDisk  # noqa: E402
+from job_on_disk import TIME, JobOnDisk  # noqa: E402
 
+from megatron_resume.checkpoint.events import Failed  # noqa: E402
 from megatron_resume.checkpoint.layout import COMMITTED, DATA, START, PointName, attempt_path, point_path  # noqa: E402
 
 NEWEST = PointName(4, 1)
@@ -30,6 +31,12 @@ def rewrite(path: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def fail_and_tear(job: JobOnDisk) -> None:
+    for _ in range(2):
+        job.tell(1, Failed(time=TIME, error="RuntimeError", message="NCCL timeout", exit_code=1))
+    os.truncate(job.events(1), job.events(1).stat().st_size - 10)
+
+
 JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "whole": lambda job: None,
     "torn_manifest": lambda job: os.truncate(at(job) / COMMITTED, 100),
@@ -40,6 +47,7 @@ JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "shard_changed": lambda job: (job.model("policy", 4) / "__0_0.distcp").write_bytes(b"w" * 40),
     "start_torn": lambda job: os.truncate(attempt_path(job.root, 1) / START, 20),
     "never_committed": lambda job: (at(job) / COMMITTED).unlink(),
+    "events_torn": fail_and_tear,
     "all_damaged": lambda job: shutil.rmtree(job.save_folder("value")),
 }
 

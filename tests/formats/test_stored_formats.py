@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk
+from job_on_disk import TIME, JobOnDisk
 
+from megatron_resume.checkpoint.events import Committed, Events, Failed, read_events
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.resume.choose import Outcome, Refused, Resume
 
@@ -25,7 +26,7 @@ def outcome_of(name: str) -> Outcome:
     return JobOnDisk(V1 / name).choose()
 
 
-@pytest.mark.parametrize("name", ["whole", "start_torn"])
+@pytest.mark.parametrize("name", ["whole", "start_torn", "events_torn"])
 def test_a_whole_job_resumes_from_its_newest_point(name: str) -> None:
     outcome = outcome_of(name)
     assert isinstance(outcome, Resume)
@@ -48,6 +49,12 @@ def test_with_nothing_whole_left_the_start_is_refused() -> None:
     assert outcome.damaged
 
 
+def test_events_are_read_up_to_a_torn_last_line() -> None:
+    committed = [Committed(time=TIME, iteration=iteration) for iteration in (2, 4)]
+    failed = Failed(time=TIME, error="RuntimeError", message="NCCL timeout", exit_code=1)
+    assert read_events(JobOnDisk(V1 / "events_torn").events(1)) == Events((*committed, failed), None)
+
+
 def test_every_stored_job_is_looked_at() -> None:
-    known = {"whole", "start_torn", "all_damaged", *OLDER_POINT_AND_REASON}
+    known = {"whole", "start_torn", "events_torn", "all_damaged", *OLDER_POINT_AND_REASON}
     assert {path.name for path in V1.iterdir()} == known

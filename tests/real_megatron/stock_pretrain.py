@@ -1,9 +1,11 @@
 """A stock pretraining entry: Megatron's own `pretrain()` loop, not one word about resuming in it.
 
-Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats.
+Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats, and gets SIGTERM, as from
+a scheduler, in the iteration SIGTERM_AT.
 """
 
 import os
+import signal
 from functools import partial
 
 import torch
@@ -49,6 +51,8 @@ def model_provider(pre_process=True, post_process=True, vp_stage=None, config=No
 
 def loss_func(rows, losses):
     mean = losses.float().mean()
+    if os.environ.get("SIGTERM_AT") == str(get_args().curr_iteration + 1):
+        os.kill(os.getpid(), signal.SIGTERM)
     if torch.distributed.get_rank() == 0:
         with open(os.environ["LOSSES"], "a") as file:
             file.write(f"{get_args().curr_iteration + 1} {mean.item().hex()} {rows.tolist()}\n")

@@ -261,6 +261,32 @@ def saves_copies_too():
     job.save_checkpoint = save_everywhere
 
 
+def fails_in_the_second_episode():
+    from rlhf.job import Job
+
+    begin = Job._episode
+
+    def episode(self, number, report):
+        if number == 1 and not api.progress().resume_training:
+            raise RuntimeError("the network is down")
+        begin(self, number, report)
+
+    Job._episode = episode
+
+
+def events_find_the_disk_full():
+    """The one file of its kind: a link to a device on which nothing fits."""
+    from megatron_resume.adapter import life
+
+    begin = life.begin
+
+    def begin_on_a_full_disk(path):
+        path.symlink_to("/dev/full")
+        begin(path)
+
+    life.begin = begin_on_a_full_disk
+
+
 def does_not_look_for_checkpoints():
     from rlhf import roles
 

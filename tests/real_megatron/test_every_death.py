@@ -9,6 +9,7 @@ from megatron_resume.crash import POINTS
 
 WRITE = ("write.begin", "write.written", "write.synced", "write.named", "write.end")
 MOVE = ("move.begin", "move.renamed", "move.end")
+EVENT = ("event.begin", "event.torn", "event.end")
 ROLES = ("policy", "value")
 LAST_ITERATION = 6
 
@@ -18,6 +19,8 @@ WHILE_SAVING = [
     *(f"{step}@{role}.json:2" for role in ROLES for step in WRITE),
     *(f"{step}@{file}:2" for file in ("data.safetensors", "data.json", "COMMITTED") for step in WRITE),
     "commit.end:2",
+    *(f"{step}@committed:2" for step in EVENT),
+    *(f"{step}@finished" for step in EVENT),
     *(f"train_step@{role}:{ITERATIONS_PER_EPISODE + 1}" for role in ROLES),
 ]
 # In a start that follows a death between the saves of policy and value, so that there is something to clear away.
@@ -32,7 +35,7 @@ WHILE_STARTING = [
     *(f"{step}@iter_0000004" for step in MOVE),
     *(f"{step}@latest_checkpointed_iteration.txt" for step in WRITE),
 ]
-SPREAD = ["save.begin@value:2", "write.synced@value.json:2", "write.named@COMMITTED:2", "write.end@policy.json:2"]
+SPREAD = ["save.begin@value:2", "write.synced@value.json:2", "write.named@COMMITTED:2", "event.torn@committed:2"]
 SPREAD_OF_STARTS = ["attempt.begun", "move.renamed@iter_0000004", "write.written@latest_checkpointed_iteration.txt"]
 
 
@@ -63,6 +66,17 @@ def test_killed_while_saving(
 def test_killed_while_starting(copy_of_interrupted: Run, undisturbed: Callable[[str], Run], point: str) -> None:
     run = copy_of_interrupted
     run.killed(point)
+    run.finish()
+    assert_identical(run, undisturbed("dp2"))
+
+
+@pytest.mark.parametrize("step", slow_unless(["event.torn"], list(EVENT)))
+def test_killed_while_recording_that_it_failed(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], step: str
+) -> None:
+    run = new_run()
+    ended = run.tampered("fails_in_the_second_episode", crash=f"{step}@failed")
+    assert ended.code == -9, ended.log[-6000:]
     run.finish()
     assert_identical(run, undisturbed("dp2"))
 

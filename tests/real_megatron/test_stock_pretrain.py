@@ -25,14 +25,20 @@ class Pretraining:
         options += " --attention-dropout 0.1 --hidden-dropout 0.1"
         self.argv = [*megatron_flags(output), "--save", str(output / "checkpoints"), *options.split(), *flags]
 
-    def start(self, crash: str | None = None) -> tuple[int, str]:
+    def start(self, crash: str | None = None, sigterm_at: int | None = None) -> tuple[int, str]:
         log = self.output / "log.txt"
         self.losses.append(self.output / f"losses{len(self.losses)}.txt")
         env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses[-1])}
+        env["SIGTERM_AT"] = None if sigterm_at is None else str(sigterm_at)
         job: dict[str, Any] = {"name": "pretrain", "script": str(HERE / "run_command.py"), "log": str(log)}
         argv = [str(HERE / "stock_pretrain.py"), *self.argv]
         result = self.server.run(**job, argv=argv, env=env, fork_helpers=True)
         return result["code"], log.read_text()
+
+    def status(self) -> dict[str, Any]:
+        command = [sys.executable, "-m", "megatron_resume", "status", str(self.output / "data_checkpoint"), "--json"]
+        report: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return report
 
     def effective(self) -> dict[int, str]:
         """Of each iteration what the last attempt that ran it saw."""
@@ -60,7 +66,18 @@ def test_an_unedited_pretraining_script_resumes_exactly(server: Server, tmp_path
     assert killed.effective() == undisturbed.effective()
     assert list(killed.effective()) == list(range(1, 9))
 
-    command = [sys.executable, "-m", "megatron_resume", "status", str(killed.output / "data_checkpoint"), "--json"]
-    status = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    status = killed.status()
     assert status["point"] == {"iteration": 8, "attempt": 2}
     assert status["trained_roles"] == ["policy"]
+
+
+def test_a_job_that_a_signal_stopped_says_so_and_goes_on(server: Server, tmp_path: Path) -> None:
+    job = Pretraining(server, tmp_path / "stopped", "--exit-signal-handler")
+    code, log = job.start(sigterm_at=5)
+    assert (code, "exiting program after receiving SIGTERM" in log) == (0, True), log[-4000:]
+    code, log = job.start()
+    assert code == 0, log[-4000:]
+    stopped, finished = job.status()["attempts"]
+    assert (stopped["last_commit"], stopped["processes"][0]["says"]) == (5, "stopped with exit code 0: SIGTERM")
+    assert (finished["last_commit"], finished["processes"][0]["says"]) == (8, "finished")
+    assert list(job.effective()) == list(range(1, 9))

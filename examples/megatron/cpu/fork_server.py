@@ -240,7 +240,7 @@ def _run_script(job: Job) -> int:
     except SystemExit as error:
         return _exit_code(error.code)
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # what an interpreter calls
         return 1
     return 0
 

@@ -1,0 +1,84 @@
+"""`status` tells in words and in JSON how each attempt ended; the endings come from real files."""
+
+import json
+
+import pytest
+from job_on_disk import JobOnDisk
+
+from megatron_resume.checkpoint.events import Failed, Finished, Stopped
+from megatron_resume.checkpoint.layout import PointName
+from megatron_resume.checkpoint.leases import Lease, claim
+from megatron_resume.cli.status import SHOWN_ATTEMPTS, status
+
+
+@pytest.fixture
+def ended(job: JobOnDisk) -> JobOnDisk:
+    """A job of three attempts that ended, and one on another machine of which nothing is known."""
+    first = job.attempt()
+    job.save(first, 2)
+    job.tell(first, Failed(error="RuntimeError", message="NCCL timeout\n  on rank 3", exit_code=1))
+    job.tell(job.attempt(PointName(2, first)), Stopped(reason="SIGTERM", exit_code=0))
+    third = job.attempt(PointName(2, first))
+    job.save(third, 4)
+    job.tell(third, Finished())
+    claim(job.root, job.attempt(PointName(4, third)), "policy", Lease(holder=job.launch(), start=""))
+    return job
+
+
+def lines(capsys: pytest.CaptureFixture[str], begin: str) -> list[str]:
+    """What was printed from the first line on that begins so, each sentence in one line."""
+    out = capsys.readouterr().out
+    return [line for line in out[out.index(begin) :].splitlines() if line]
+
+
+def test_each_ending_is_a_line(
+    ended: JobOnDisk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    status(ended.root, json=False)
+    assert lines(capsys, "attempt 1:")[:4] == [
+        "attempt 1: failed with exit code 1: RuntimeError: NCCL timeout (last commit at iteration 2)",
+        "attempt 2: stopped with exit code 0: SIGTERM (nothing committed)",
+        "attempt 3: finished (last commit at iteration 4)",
+        "attempt 4: no ending recorded: process 1 on node0 was killed, or still runs (nothing committed)",
+    ]
+
+
+def test_json_has_the_whole_message_of_every_attempt(ended: JobOnDisk, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(SHOWN_ATTEMPTS):
+        ended.attempt(PointName(4, 3))
+    status(ended.root, json=True)
+    attempts = json.loads(capsys.readouterr().out)["attempts"]
+    assert len(attempts) == 4 + SHOWN_ATTEMPTS
+    (process,) = attempts[0]["processes"]
+    assert process["event"]["message"] == "NCCL timeout\n  on rank 3"
+    assert (process["state"], process["event"]["exit_code"], attempts[0]["last_commit"]) == ("failed", 1, 2)
+    assert [attempt["processes"] for attempt in attempts[4:]] == [[]] * SHOWN_ATTEMPTS
+
+
+def test_what_events_hold_is_shown_and_not_obeyed(
+    job: JobOnDisk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    job.tell(job.attempt(), Failed(error="X", message="[red]\x1b[31m", exit_code=1))
+    job.events(1).write_bytes(job.events(1).read_bytes() + b"nonsense\n")
+    status(job.root, json=False)
+    told = lines(capsys, "attempt 1:")
+    assert told[0] == "attempt 1: failed with exit code 1: X: [red]\\x1b[31m (nothing committed)"
+    assert told[1].startswith("attempt 1: line 2 of ") and "policy.events.jsonl is damaged: " in told[1]
+
+
+def test_jobs_of_a_role_each_have_a_line_each(
+    job: JobOnDisk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    attempt = job.attempt()
+    for role, host in (("policy", "node0"), ("value", "node1")):
+        holder = type(job.launch())(job="job", restart=0, counts=False, host=host, pid=7, boot="", started="")
+        claim(job.root, attempt, role, Lease(holder=holder, start=""))
+    job.tell(attempt, Finished())
+    status(job.root, json=False)
+    assert lines(capsys, "attempt 1")[:2] == [
+        "attempt 1, policy: finished (nothing committed)",
+        "attempt 1, value: no ending recorded: process 7 on node1 was killed, or still runs (nothing committed)",
+    ]

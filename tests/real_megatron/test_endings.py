@@ -1,0 +1,60 @@
+"""How real runs end is what `status` says of them."""
+
+from collections.abc import Callable
+
+from runs import Run, assert_identical
+
+from megatron_resume.checkpoint.events import Committed, events_path, read_events
+
+
+def ends(run: Run) -> list[tuple[int | None, str]]:
+    """Of each attempt its last commit and how its one process ended."""
+    found = []
+    for attempt in run.status()["attempts"]:
+        (process,) = attempt["processes"]
+        assert process["damage"] is None
+        found.append((attempt["last_commit"], process["says"]))
+    return found
+
+
+def committed(run: Run, attempt: int) -> list[int]:
+    told = read_events(events_path(run.data_checkpoint, attempt, "policy"))
+    return [event.iteration for event in told.events if isinstance(event, Committed)]
+
+
+def test_a_run_that_fails_is_killed_and_finishes_says_so(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
+) -> None:
+    run = new_run()
+    ended = run.tampered("fails_in_the_second_episode")
+    assert ended.code == 1
+    assert "RuntimeError: the network is down" in ended.log
+    run.killed("train_step@value:3")
+    run.finish()
+    failed, killed, finished = ends(run)
+    assert failed == (2, "failed with exit code 1: RuntimeError: the network is down")
+    assert killed[0] == 4
+    assert killed[1].startswith("killed: process ") and killed[1].endswith(" is gone, and recorded no ending")
+    assert finished == (6, "finished")
+    assert [committed(run, attempt) for attempt in (1, 2, 3)] == [[2], [4], [6]]
+    assert_identical(run, undisturbed("dp2"))
+
+
+def test_an_error_of_ours_is_recorded_with_its_exit_code(copy_of_interrupted: Run) -> None:
+    run = copy_of_interrupted
+    ended = run.tampered("schedule_replayed")
+    assert ended.refused_with == 65
+    last, says = ends(run)[-1]
+    assert last is None
+    assert says.startswith("failed with exit code 65: DamagedError: policy was saved with {")
+
+
+def test_events_that_cannot_be_written_are_a_warning_and_change_nothing(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
+) -> None:
+    run = new_run()
+    ended = run.tampered("events_find_the_disk_full")
+    assert ended.code == 0, ended.log[-4000:]
+    assert ended.log.count("policy.events.jsonl cannot be written: No space left on device") == 4  # 3 commits, 1 end
+    assert run.status()["point"] == {"iteration": 6, "attempt": 1}
+    assert_identical(run, undisturbed("dp2"))
