@@ -2,8 +2,10 @@
 
 import glob
 import os
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from pathlib import Path
+
+import msgspec
 
 from ..errors import ConfigError, DamagedError
 from .attempts import attempt_numbers
@@ -24,23 +26,39 @@ from .model_files import problem_with_files, sha256_of
 from .records import DataCheckpoint, Launch, Manifest, Receipt, Start, read
 
 
-@dataclass(frozen=True)
-class Folder:
+class Folder(msgspec.Struct, frozen=True):
     """What lies in one data checkpoint folder: names and starts only, so reading it is cheap."""
 
     root: Path
-    starts: dict[int, Start] = field(default_factory=dict)
-    points: dict[PointName, bool] = field(default_factory=dict)  # True: committed
-    damaged_starts: dict[int, str] = field(default_factory=dict)
-    launches: dict[int, list[Launch]] = field(default_factory=dict)  # of the jobs that opened or joined an attempt
+    starts: dict[int, Start] = {}
+    iterations: dict[int, list[int]] = {}  # of each attempt, those that it began to save
+    damaged_starts: dict[int, str] = {}
+    launches: dict[int, list[Launch]] = {}  # of the jobs that opened or joined an attempt
+    _committed: dict[PointName, bool] = {}
+
+    def is_committed(self, point: PointName) -> bool:
+        """Looked up when first asked, since a folder may hold thousands, and the same ever after."""
+        if point not in self._committed:
+            self._committed[point] = os.path.lexists(point_path(self.root, point) / COMMITTED)
+        return self._committed[point]
+
+    def has_commit(self, attempt: int) -> bool:
+        return any(map(self.is_committed, self.points_of(attempt)))
+
+    def points_of(self, attempt: int) -> Iterator[PointName]:
+        """Committed or not, newest first."""
+        return (PointName(i, attempt) for i in sorted(self.iterations.get(attempt, ()), reverse=True))
+
+    @property
+    def points(self) -> list[PointName]:
+        return sorted(point for attempt in self.iterations for point in self.points_of(attempt))
 
     @property
     def committed(self) -> list[PointName]:
-        return sorted(point for point, committed in self.points.items() if committed)
+        return list(filter(self.is_committed, self.points))
 
 
-@dataclass(frozen=True)
-class ResumePoint:
+class ResumePoint(msgspec.Struct, frozen=True):
     """A committed set, read and found whole."""
 
     name: PointName
@@ -66,7 +84,7 @@ def read_folder(root: Path) -> Folder:
         # Attempts first: whoever sees that one continues from a point must see the point, too.
         for number in attempt_numbers(root):
             _read_start(folder, number)
-        names = [entry.name for entry in root.iterdir()]
+        names = os.listdir(root)
     except FileNotFoundError:
         return Folder(root)
     except OSError as error:
@@ -77,7 +95,7 @@ def read_folder(root: Path) -> Folder:
     for name in names:
         point = parse_point(name)
         if point is not None:
-            folder.points[point] = os.path.lexists(root / name / COMMITTED)
+            folder.iterations.setdefault(point.attempt, []).append(point.iteration)
     return folder
 
 
@@ -114,7 +132,7 @@ def read_point(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoi
     """
     point = read_own_files(root, name, roles)
     models = {role: find_model(point.directories[role], point.receipts[role]) for role in roles}
-    return replace(point, models=models)
+    return msgspec.structs.replace(point, models=models)
 
 
 def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoint:

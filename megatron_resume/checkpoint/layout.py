@@ -12,9 +12,11 @@ COMMITTED = "COMMITTED"
 ABANDONED = "abandoned"  # below the save folder of a role
 TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's
 
-_POINT = re.compile(r"iter_(\d{7,})\.a(\d{4,})")
-_ATTEMPT = re.compile(r"\d{4,}")
-_MODEL = re.compile(r"iter_(\d{7,})")
+# Each number is written in one way only, so that no two names mean the same.
+_ITERATION, _NUMBER = "([0-9]{7}|[1-9][0-9]{7,})", "([0-9]{4}|[1-9][0-9]{4,})"
+_POINT = re.compile(rf"iter_{_ITERATION}\.a{_NUMBER}")
+_ATTEMPT = re.compile(_NUMBER)
+_MODEL = re.compile(f"iter_{_ITERATION}")
 
 
 class PointName(NamedTuple):
@@ -33,18 +35,17 @@ class PointName(NamedTuple):
 
 def parse_point(folder: str) -> PointName | None:
     match = _POINT.fullmatch(folder)
-    point = PointName(int(match[1]), int(match[2])) if match else None
-    return point if point is not None and point.folder == folder else None
+    return PointName(int(match[1]), int(match[2])) if match else None
 
 
 def parse_attempt(folder: str) -> int | None:
-    return int(folder) if _ATTEMPT.fullmatch(folder) and f"{int(folder):04d}" == folder else None
+    return int(folder) if _ATTEMPT.fullmatch(folder) else None
 
 
 def parse_model(folder: str) -> int | None:
     """The iteration of one of Megatron's own folders, as in `iter_0000042`."""
     match = _MODEL.fullmatch(folder)
-    return int(match[1]) if match and model_folder(int(match[1])) == folder else None
+    return int(match[1]) if match else None
 
 
 def model_folder(iteration: int) -> str:

@@ -142,7 +142,7 @@ def _points(folder: Folder, outcome: Outcome) -> list[dict[str, Any]]:
             return "resumable"
         if name in reasons:
             return "passed over"
-        if not folder.points[name]:
+        if not folder.is_committed(name):
             return "never committed"
         return "committed" if name in live else "abandoned"
 

@@ -1,5 +1,6 @@
 """Which of the three outcomes a start has: fresh, resume or refused. Pure: reads its arguments only."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -51,11 +52,10 @@ ReadPoint = Callable[[PointName], ResumePoint]
 
 def head(folder: Folder) -> Start | None:
     """The newest started attempt, without those that began fresh unasked and never committed."""
-    committed = {point.attempt for point in folder.committed}
     for number in sorted(folder.starts, reverse=True):
         start = folder.starts[number]
         unasked = start.outcome == "fresh" and not start.requested.begins_anew
-        if not unasked or number in committed:
+        if not unasked or folder.has_commit(number):
             return start
     return None
 
@@ -69,8 +69,7 @@ def live_line(folder: Folder, start: Start | None) -> Iterator[PointName]:
     seen: set[int] = set()
     while start is not None and start.attempt not in seen:
         seen.add(start.attempt)  # a forged loop of parents must not hang the start
-        own = (point for point in folder.points if point.attempt == start.attempt)
-        for point in sorted(own, reverse=True):
+        for point in folder.points_of(start.attempt):
             if newest_allowed is None or point.iteration <= newest_allowed:
                 yield point
         if start.parent is None:
@@ -82,7 +81,8 @@ def live_line(folder: Folder, start: Start | None) -> Iterator[PointName]:
 def uncommitted_starts(folder: Folder, start: Start | None) -> Iterator[PointName]:
     """Points of attempts newer than the head: they began fresh and died before their first commit."""
     newest = start.attempt if start else 0
-    yield from sorted((point for point in folder.points if point.attempt > newest), reverse=True)
+    newer = [attempt for attempt in folder.iterations if attempt > newest]
+    yield from sorted((point for attempt in newer for point in folder.points_of(attempt)), reverse=True)
 
 
 def honoured_by(folder: Folder, request: Request, launch: Launch) -> int | None:
@@ -104,11 +104,13 @@ def was_part_of(folder: Folder, attempt: int, launch: Launch) -> bool:
 class _Search:
     """Tries points in order and keeps why each one was not taken."""
 
-    def __init__(self, read: ReadPoint):
-        self.read, self.passed_over = read, list[PassedOver]()
+    def __init__(self, folder: Folder, read: ReadPoint):
+        self.folder, self.read, self.passed_over = folder, read, list[PassedOver]()
 
     def first_whole(self, points: Iterable[PointName]) -> ResumePoint | None:
         for point in points:
+            # Before it is read: a point that is committed meanwhile must not pass for a damaged one.
+            self.folder.is_committed(point)
             try:
                 return self.read(point)
             except DamagedError as error:
@@ -125,11 +127,11 @@ def choose(folder: Folder, request: Request, launch: Launch, read: ReadPoint) ->
     done_by = honoured_by(folder, request, launch)
     if request.fresh or (request.start_over and done_by is None):
         return _anew(folder, request)
-    search = _Search(read)
+    search = _Search(folder, read)
     if request.once and done_by is None:
         return _as_asked(folder, request, search)
     start = head(folder)
-    point = search.first_whole([*uncommitted_starts(folder, start), *live_line(folder, start)])
+    point = search.first_whole(itertools.chain(uncommitted_starts(folder, start), live_line(folder, start)))
     passed_over = tuple(search.passed_over)
     if point is None:
         return _without_point(folder, start, launch, passed_over)
@@ -175,8 +177,7 @@ def _as_asked(folder: Folder, request: Request, search: _Search) -> Outcome:
 def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_over: tuple[PassedOver, ...]) -> Outcome:
     if not folder.committed and not folder.damaged_starts:
         return Fresh("nothing was committed yet", passed_over)
-    committed = {point.attempt for point in folder.committed}
-    if start is not None and start.requested.begins_anew and start.attempt not in committed:
+    if start is not None and start.requested.begins_anew and not folder.has_commit(start.attempt):
         if was_part_of(folder, start.attempt, launch):
             anew = f"attempt {start.attempt} of this launch began anew as was asked, and nothing was committed since"
             return Fresh(anew, passed_over, requested=True, start_over=start.requested.start_over)

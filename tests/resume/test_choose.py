@@ -1,13 +1,18 @@
 """Which outcome a start has, on folders that the store itself wrote."""
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 from job_on_disk import JobOnDisk
 
-from megatron_resume.checkpoint.layout import START, PointName, attempt_path, point_path
+from megatron_resume.checkpoint.commit import commit
+from megatron_resume.checkpoint.folder import ResumePoint
+from megatron_resume.checkpoint.layout import COMMITTED, START, PointName, attempt_path, parse_point, point_path
 from megatron_resume.checkpoint.records import Request
-from megatron_resume.resume.choose import Fresh, Outcome, Refused, Resume
+from megatron_resume.errors import DamagedError
+from megatron_resume.resume.choose import Fresh, Outcome, Refused, Resume, choose
 
 
 def chosen(outcome: Outcome) -> PointName:
@@ -59,6 +64,45 @@ def test_a_point_with_all_parts_but_no_commit_is_passed_over(job: JobOnDisk) -> 
     outcome = job.choose()
     assert chosen(outcome) == whole
     assert "never committed" in reasons(outcome)[uncommitted]
+
+
+def test_however_many_points_there_are_only_those_that_are_tried_are_looked_at(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = job.attempt()
+    for iteration in range(1, 9):
+        newest = job.save(attempt, iteration)
+    looked_at, lexists = set(), os.path.lexists
+
+    def noting(path: Path) -> bool:
+        looked_at.update([Path(path).parent] if Path(path).name == COMMITTED else [])
+        return lexists(path)
+
+    monkeypatch.setattr(os.path, "lexists", noting)
+    assert chosen(job.choose()) == newest
+    assert looked_at == {point_path(job.root, newest)}
+
+
+def test_a_point_that_is_committed_while_it_is_tried_does_not_pass_for_a_damaged_one(job: JobOnDisk) -> None:
+    attempt = job.attempt(requested=Request(fresh=True))
+    name = job.save(attempt, 2, parts=(*job.roles, "data"))
+
+    def too_early(tried: PointName) -> ResumePoint:
+        commit(point_path(job.root, tried), tried, nonce="nonce of 1", roles=job.roles)
+        raise DamagedError("it was never committed")
+
+    outcome = choose(job.folder(), Request(), job.launch("a new job"), too_early)
+    assert isinstance(outcome, Fresh), outcome
+    assert chosen(job.choose()) == name
+
+
+@pytest.mark.parametrize(
+    "alias", ["iter_00000002.a0001", "iter_0000002.a00001", "iter_000000\N{FULLWIDTH DIGIT TWO}.a0001", "iter_2.a1"]
+)
+def test_a_point_has_one_name(alias: str) -> None:
+    assert parse_point("iter_0000002.a0001") == PointName(2, 1)
+    assert parse_point("iter_10000002.a10001") == PointName(10_000_002, 10_001)
+    assert parse_point(alias) is None
 
 
 def test_without_any_commit_the_start_is_fresh_and_says_what_it_passed_over(job: JobOnDisk) -> None:
