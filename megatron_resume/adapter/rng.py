@@ -7,6 +7,7 @@ process loads several models the last load wins. So the data checkpoint carries 
 import random
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -48,16 +49,25 @@ def restore(states: Arrays) -> None:
     _set_tracker_states({n[len(TRACKER) :]: _tensor(s) for n, s in states.items() if n.startswith(TRACKER)})
 
 
-def gather() -> tuple[Rng, Arrays] | None:
-    """Every rank's states for the data checkpoint, on rank 0; None elsewhere. Call on every rank."""
+class Gathered(msgspec.Struct, frozen=True):
+    """The states of every rank as they came; there may be thousands, so the writer unpacks them."""
+
+    parts: list[bytes]  # in rank order
+    layout: dict[str, int]
+
+    def unpack(self) -> tuple[Rng, Arrays]:
+        """The states for the data checkpoint."""
+        distinct = {part: i for i, part in enumerate(dict.fromkeys(self.parts))}
+        arrays = {
+            f"rng/{i}/{name}": array for part, i in distinct.items() for name, array in codec.load(part, "RNG").items()
+        }
+        return Rng(state_of_rank=tuple(distinct[part] for part in self.parts), layout=self.layout), arrays
+
+
+def gather() -> Gathered | None:
+    """The states of every rank, on rank 0; None elsewhere. Call on every rank."""
     parts = ranks.gather_bytes(codec.dump(capture()))
-    if parts is None:
-        return None
-    distinct = list(dict.fromkeys(parts))
-    arrays = {
-        f"rng/{i}/{name}": array for i, part in enumerate(distinct) for name, array in codec.load(part, "RNG").items()
-    }
-    return Rng(state_of_rank=tuple(map(distinct.index, parts)), layout=layout()), arrays
+    return None if parts is None else Gathered(parts, layout())
 
 
 def states_of(rank: int, rng: Rng, arrays: Arrays) -> Arrays | None:

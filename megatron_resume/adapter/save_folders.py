@@ -46,7 +46,7 @@ def clear_before_save(current: Session, role: str, iteration: int, *, first: boo
         if first and isinstance(current.outcome, Fresh):
             _clear_beyond(current, role, current.loaded.get(role, 0))
         with _reached_by_own_name(current, role) as save:
-            moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration - 1, only=(iteration,))
+            moved = leftovers.move_iteration_away(save, iteration, attempt=current.attempt)
         if moved:
             aside = leftovers.abandoned(Path(current.save_folders[role]), current.attempt)
             logger.warning("%s: iteration %d stood there already and was moved to %s", role, iteration, aside)

@@ -4,9 +4,10 @@ import inspect
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ..checkpoint import attempts, commit
 from ..checkpoint.arrays import Arrays
@@ -26,8 +27,7 @@ from .writer import FinishedSave, Writer
 logger = logging.getLogger("megatron_resume")
 
 
-@dataclass
-class Save:
+class Save(msgspec.Struct):
     """A save that Megatron has begun; on an asynchronous one its requests finish later."""
 
     role: str
@@ -42,14 +42,13 @@ class Save:
         return self.returned and self.finalized == self.requests
 
 
-@dataclass
-class Saves:
+class Saves(msgspec.Struct):
     """The saves of this process: which one Megatron is in, which are on their way, which are done."""
 
     begun: Save | None = None
-    in_flight: list[Save] = field(default_factory=list)
-    known: set[tuple[str, int]] = field(default_factory=set)  # (role, iteration) saved by this attempt
-    cleared: set[str] = field(default_factory=set)  # roles whose save folder was looked through
+    in_flight: list[Save] = []
+    known: set[tuple[str, int]] = set()  # (role, iteration) saved by this attempt
+    cleared: set[str] = set()  # roles whose save folder was looked through
     writer: Writer | None = None  # on rank 0, from the first save on
 
     def hand_on(self) -> None:
@@ -267,7 +266,7 @@ def _capture(current: Session, role: str, iteration: int, args: Any, scheduler: 
         assert current.lease_keeper is not None
         _saves.writer = Writer(current.root, current.config.trained_roles, current.lease_keeper.stop_if_superseded)
     progress = _progress(current, args)
-    data, arrays = _data(current, name, progress, states) if states else (None, {})
+    data, arrays = _data(current, name, progress) if states else (None, {})
     return FinishedSave(
         name=name,
         nonce=current.nonce,
@@ -280,6 +279,7 @@ def _capture(current: Session, role: str, iteration: int, args: Any, scheduler: 
         versions=installed_versions(),
         data=data,
         arrays=arrays,
+        states=states,
     )
 
 
@@ -293,18 +293,15 @@ def _progress(current: Session, args: Any) -> Moment:
     )
 
 
-def _data(
-    current: Session, name: PointName, progress: Moment, states: tuple[Any, Arrays]
-) -> tuple[DataCheckpoint, Arrays]:
+def _data(current: Session, name: PointName, progress: Moment) -> tuple[DataCheckpoint, Arrays]:
     tracked, arrays = current.tracked.capture()
-    random_states, random_arrays = states
     data = DataCheckpoint(
         iteration=name.iteration,
         attempt=name.attempt,
         nonce=current.nonce,
         progress=progress,
         tracked=tracked,
-        rng=random_states,
+        rng=None,  # the writer unpacks it
         fingerprints={},
     )
-    return data, {**arrays, **random_arrays}
+    return data, arrays

@@ -6,8 +6,9 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from ..checkpoint import arrays as codec
 from ..checkpoint import commit
@@ -20,12 +21,12 @@ from ..crash import crash_point
 from ..errors import DamagedError
 from . import life
 from .at_end import at_end
+from .rng import Gathered
 
 logger = logging.getLogger("megatron_resume")
 
 
-@dataclass(frozen=True)
-class FinishedSave:
+class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     """One role's model checkpoint that Megatron finished, with all that was captured when it began."""
 
     name: PointName
@@ -39,6 +40,7 @@ class FinishedSave:
     versions: dict[str, str]
     data: DataCheckpoint | None  # where this save completes what this process holds
     arrays: Arrays
+    states: Gathered | None = None  # random states of all ranks, to go into `data`
 
 
 class Writer:
@@ -75,11 +77,12 @@ class Writer:
 
     def _write(self, save: FinishedSave, since: float) -> None:
         point = point_path(self.root, save.name)
+        commit.make_name_durable(point)
         receipt = self._receipt(save)
         crash_point("model.synced", save.role)
         commit.write_receipt(point, receipt)
         if save.data is not None:
-            commit.write_data(point, save.data, codec.dump(save.arrays) if save.arrays else None)
+            _write_data(point, save.data, save.arrays, save.states)
         missing = commit.missing_parts(point, self.roles)
         if missing:
             self._warn_of_older_than(save)
@@ -137,3 +140,11 @@ class Writer:
             scheduler_steps=save.scheduler_steps,
             versions=save.versions,
         )
+
+
+def _write_data(point: Path, data: DataCheckpoint, arrays: Arrays, states: Gathered | None) -> None:
+    if states is not None:
+        random_states, random_arrays = states.unpack()
+        data = msgspec.structs.replace(data, rng=random_states)
+        arrays = {**arrays, **random_arrays}
+    commit.write_data(point, data, codec.dump(arrays) if arrays else None)

@@ -11,11 +11,18 @@ from .records import DataCheckpoint, Digest, Manifest, Receipt, encode, read
 
 
 def open_point(root: Path, name: PointName) -> Path:
-    """Make the folder of a point, before anything of its models is written. One process per role."""
+    """Make the folder of a point, before anything of its models is written. One process per role.
+
+    On the training thread, which does not wait for the disk: `make_name_durable` is for the writer.
+    """
     path = point_path(root, name)
     path.mkdir(exist_ok=True)
-    fsync(root)
     return path
+
+
+def make_name_durable(point: Path) -> None:
+    """Let the point's folder outlive a power cut; before its model does, whose iteration it claims."""
+    fsync(point.parent)
 
 
 def write_receipt(point: Path, receipt: Receipt) -> None:

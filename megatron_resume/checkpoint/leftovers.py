@@ -1,6 +1,7 @@
 """What an earlier attempt left in a role's save folder beyond the point: moved aside, never deleted."""
 
 import itertools
+import os
 from collections.abc import Container
 from pathlib import Path
 
@@ -36,8 +37,20 @@ def move_away(save: Path, *, attempt: int, beyond: int, only: Container[int] | N
     """
     wanted = [i for i in saved_iterations(save) if i > beyond and (only is None or i in only)]
     for iteration in wanted:
-        move(save / model_folder(iteration), _free(abandoned(save, attempt) / model_folder(iteration)))
+        _move_model(save, iteration, attempt)
     return wanted
+
+
+def move_iteration_away(save: Path, iteration: int, *, attempt: int) -> bool:
+    """Move the model folder of `iteration` to `abandoned`; returns whether there was one."""
+    found = os.path.lexists(save / model_folder(iteration))
+    if found:
+        _move_model(save, iteration, attempt)
+    return found
+
+
+def _move_model(save: Path, iteration: int, attempt: int) -> None:
+    move(save / model_folder(iteration), _free(abandoned(save, attempt) / model_folder(iteration)))
 
 
 def put_back(model: Path, save: Path, iteration: int, *, attempt: int) -> None:

@@ -96,6 +96,22 @@ def test_a_full_disk_costs_one_point_and_is_said(
     assert "policy of iteration 2 of attempt 1 is not committed: [Errno 28] No space left" in caplog.text
 
 
+def test_the_name_of_a_point_is_durable_before_its_commit(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    committed_at_fsync_of_root, fsync = [], os.fsync
+
+    def noting(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == job.root.stat().st_ino:
+            committed_at_fsync_of_root.append(bool(job.folder().committed))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    made = writer(job)
+    save_both(job, made, 2)
+    made.wait()
+    assert job.folder().committed == [PointName(2, 1)]
+    assert committed_at_fsync_of_root[0] is False
+
+
 def test_roles_of_two_moments_are_not_committed(job: JobOnDisk, caplog: pytest.LogCaptureFixture) -> None:
     made = writer(job)
     made.enqueue(finished(job, "policy", PointName(2, 1), Moment(episode=1, consumed_samples=16)))
