@@ -11,17 +11,15 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import UnsupportedMegatron
 
 AnyFunction = Callable[..., Any]
 
 
-@dataclass(frozen=True)
-class Hook:
+class Hook(NamedTuple):
     """One function to wrap: `wrap(original)` returns what is called instead of it."""
 
     module: str

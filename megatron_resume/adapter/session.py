@@ -2,9 +2,11 @@
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ..checkpoint import attempts, leftovers
 from ..checkpoint.arrays import Arrays
@@ -46,8 +48,7 @@ class Progress:
     mid_episode: bool = False
 
 
-@dataclass
-class Session:
+class Session(msgspec.Struct):
     """One life of the job in this process."""
 
     config: ResumeConfig
@@ -61,15 +62,15 @@ class Session:
     counts_episodes: bool = False  # False: the script never asks for progress, Megatron counts samples
     steps_in_episode: int = 0  # steps of schedulers since the last `advance`
     is_loading: bool = False  # inside Megatron's load_checkpoint
-    save_folders: dict[str, str] = field(default_factory=dict)  # trained roles held here -> resolved --save
-    fenced: set[str] = field(default_factory=set)  # trained roles whose save folder has this attempt's own name
-    frozen_sources: dict[str, str] = field(default_factory=dict)  # resolved --load -> frozen role
-    loaded: dict[str, int] = field(default_factory=dict)  # trained role -> iteration that was loaded
+    save_folders: dict[str, str] = {}  # trained roles held here -> resolved --save
+    fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name
+    frozen_sources: dict[str, str] = {}  # resolved --load -> frozen role
+    loaded: dict[str, int] = {}  # trained role -> iteration that was loaded
     lease_keeper: LeaseKeeper | None = None  # on rank 0, once open
-    tracked: Tracked = field(default_factory=Tracked)
-    arrays: Arrays = field(default_factory=dict)  # of the resume point
+    tracked: Tracked = msgspec.field(default_factory=Tracked)
+    arrays: Arrays = {}  # of the resume point
     saves: int = 0  # calls of save_checkpoint
-    steps: dict[str | None, int] = field(default_factory=dict)  # role -> its calls of train_step
+    steps: dict[str | None, int] = {}  # role -> its calls of train_step
 
     @property
     def outcome(self) -> Fresh | Resume:

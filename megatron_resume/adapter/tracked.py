@@ -1,8 +1,8 @@
 """Objects whose state travels in the data checkpoint: anything with state_dict and load_state_dict."""
 
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 import torch
 
@@ -19,12 +19,11 @@ class Stateful(Protocol):
     def load_state_dict(self, state: Any) -> object: ...
 
 
-@dataclass
-class Tracked:
+class Tracked(msgspec.Struct):
     """The tracked objects of this process by name."""
 
-    objects: dict[str, Stateful] = field(default_factory=dict)
-    experience: set[str] = field(default_factory=set)  # names that hold a running episode's experience
+    objects: dict[str, Stateful] = {}
+    experience: set[str] = set()  # names that hold a running episode's experience
 
     def add(self, name: str, obj: Stateful, *, experience: bool) -> None:
         """Raises ConfigError for a name taken by another object, or for state that cannot be stored."""
