@@ -33,9 +33,9 @@ class Result:
 
 def result(name: str, samples: Sequence[float], promised: float, unit: str, **beside: float) -> Result:
     """The result of `samples`, of which the median counts; the fastest shows what a quiet machine gives."""
-    rounded = [round(sample, 3) for sample in samples]
+    rounded = [round(sample, 4) for sample in samples]
     beside = {"fastest": min(rounded), **beside}
-    return Result(name, round(statistics.median(samples), 3), promised, unit, rounded, beside)
+    return Result(name, round(statistics.median(samples), 4), promised, unit, rounded, beside)
 
 
 def compile_package() -> None:
