@@ -1,11 +1,12 @@
 """The ranks of this run: which one this is, and the few things they tell each other."""
 
 import os
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
-Tensor = torch.Tensor
+from ..errors import DamagedError
 
 
 def rank() -> int:
@@ -46,20 +47,58 @@ def everywhere(condition: bool) -> bool:
     return bool(tensor.item())
 
 
-def gather_bytes(data: bytes) -> list[bytes] | None:
-    """The bytes of every rank in rank order, on rank 0; None elsewhere. Call on every rank."""
+def largest(number: int) -> int:
+    """The largest of the numbers of all ranks. Call on every rank."""
     if not connected():
-        return [data]
-    longest = torch.tensor([len(data)], dtype=torch.int64, device=device())
-    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
-    padded = len(data).to_bytes(8, "little") + data.ljust(int(longest.item()), b"\0")
-    mine = torch.frombuffer(bytearray(padded), dtype=torch.uint8).to(device())
-    parts = [torch.empty_like(mine) for _ in range(dist.get_world_size())] if dist.get_rank() == 0 else None
-    dist.gather(mine, parts, dst=0)
-    if parts is None:
-        return None
-    return [_unpadded(part.cpu().numpy().tobytes()) for part in parts]
+        return number
+    tensor = torch.tensor([number], dtype=torch.int64, device=device())
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor.item())
 
 
-def _unpadded(padded: bytes) -> bytes:
-    return padded[8 : 8 + int.from_bytes(padded[:8], "little")]
+class Gathering:
+    """The bytes of every rank on their way to rank 0, while the caller goes on. Make one on every rank.
+
+    Args:
+        data: of this rank.
+        room: bytes per rank, the same on every rank; `data` that is longer does not arrive.
+    """
+
+    def __init__(self, data: bytes, room: int):
+        self._work = None
+        if not connected():
+            self._parts: list[Any] = [_padded(data, len(data))]
+            return
+        self._mine = _padded(data, room).to(device())  # alive until it is sent
+        self._parts = [torch.empty_like(self._mine) for _ in range(dist.get_world_size())] if rank() == 0 else []
+        self._work = dist.gather(self._mine, self._parts or None, dst=0, async_op=True)
+
+    def wait(self) -> None:
+        """Return when it has left this rank and, on rank 0, all of it is there."""
+        if self._work is not None:
+            self._work.wait()
+
+    def parts(self) -> list[bytes]:
+        """In rank order, on rank 0.
+
+        Raises:
+            DamagedError: Those of a rank were longer than the room for them.
+        """
+        self.wait()
+        return [_unpadded(part.cpu().numpy().tobytes(), number) for number, part in enumerate(self._parts)]
+
+
+_SIZE = 8  # bytes before the data, that count them
+
+
+def _padded(data: bytes, room: int) -> Any:
+    return torch.frombuffer(
+        bytearray(len(data).to_bytes(_SIZE, "little") + data[:room].ljust(room, b"\0")), dtype=torch.uint8
+    )
+
+
+def _unpadded(padded: bytes, number: int) -> bytes:
+    size = int.from_bytes(padded[:_SIZE], "little")
+    if size > len(padded) - _SIZE:
+        raise DamagedError(f"the random states of rank {number} grew from under {len(padded)} to {size} bytes")
+    return padded[_SIZE : _SIZE + size]

@@ -50,24 +50,29 @@ def restore(states: Arrays) -> None:
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """The states of every rank as they came; there may be thousands, so the writer unpacks them."""
+    """The states of every rank, on their way to rank 0; there may be thousands, so the writer unpacks them."""
 
-    parts: list[bytes]  # in rank order
+    gathering: ranks.Gathering
     layout: dict[str, int]
 
     def unpack(self) -> tuple[Rng, Arrays]:
-        """The states for the data checkpoint."""
-        distinct = {part: i for i, part in enumerate(dict.fromkeys(self.parts))}
+        """The states for the data checkpoint, on rank 0."""
+        parts = self.gathering.parts()
+        distinct = {part: i for i, part in enumerate(dict.fromkeys(parts))}
         arrays = {
             f"rng/{i}/{name}": array for part, i in distinct.items() for name, array in codec.load(part, "RNG").items()
         }
-        return Rng(state_of_rank=tuple(distinct[part] for part in self.parts), layout=self.layout), arrays
+        return Rng(state_of_rank=tuple(distinct[part] for part in parts), layout=self.layout), arrays
 
 
-def gather() -> Gathered | None:
-    """The states of every rank, on rank 0; None elsewhere. Call on every rank."""
-    parts = ranks.gather_bytes(codec.dump(capture()))
-    return None if parts is None else Gathered(parts, layout())
+def room() -> int:
+    """What `gather` needs, with some to spare: sizes hardly change. Call on every rank, once."""
+    return 2 * ranks.largest(len(codec.dump(capture()))) + 4096
+
+
+def gather(room: int) -> Gathered:
+    """Send the states of every rank to rank 0, in the background. Call on every rank."""
+    return Gathered(ranks.Gathering(codec.dump(capture()), room), layout())
 
 
 def states_of(rank: int, rng: Rng, arrays: Arrays) -> Arrays | None:

@@ -35,22 +35,40 @@ def clear_before_load(current: Session, role: str) -> None:
     ranks.barrier()
 
 
-def clear_before_save(current: Session, role: str, iteration: int, *, first: bool) -> None:
+def clear_before_save(current: Session, role: str, iteration: int) -> None:
     """No model folder of somebody else stays where shards of two attempts would mix. Call on every rank.
 
-    Before the `first` save of a fresh start that is what this job's earlier attempts began to save after
+    Before the first save of a fresh start that is what this job's earlier attempts began to save after
     the loaded iteration, and always what stands at this very iteration.
     """
-    _fence(current, role)
+    if role not in current.last_in_folder:
+        _look_into(current, role)
+    if iteration > current.last_in_folder[role]:
+        return
     if ranks.rank() == 0:
-        if first and isinstance(current.outcome, Fresh):
-            _clear_beyond(current, role, current.loaded.get(role, 0))
         with _reached_by_own_name(current, role) as save:
             moved = leftovers.move_iteration_away(save, iteration, attempt=current.attempt)
         if moved:
             aside = leftovers.abandoned(Path(current.save_folders[role]), current.attempt)
             logger.warning("%s: iteration %d stood there already and was moved to %s", role, iteration, aside)
     ranks.barrier()
+
+
+def expect_at(current: Session, role: str, iteration: int) -> None:
+    """A failed save may have left something at `iteration`."""
+    current.last_in_folder[role] = max(iteration, current.last_in_folder[role])
+
+
+def _look_into(current: Session, role: str) -> None:
+    """Before the first save: clear the folder where the start did not, and note the last iteration in it."""
+    _fence(current, role)
+    last = 0
+    if ranks.rank() == 0:
+        if isinstance(current.outcome, Fresh):
+            _clear_beyond(current, role, current.loaded.get(role, 0))
+        with _reached_by_own_name(current, role) as save:
+            last = max([0, *leftovers.saved_iterations(save)])
+    current.last_in_folder[role] = ranks.from_rank_0([last])[0]
 
 
 @contextmanager

@@ -36,6 +36,7 @@ class Save(msgspec.Struct):
     requests: int = 0  # asynchronous requests scheduled for it
     finalized: int = 0  # of these, how many ran their finalizers
     returned: bool = False
+    states: rng.Gathered | None = None  # of this rank, on their way
 
     @property
     def done(self) -> bool:
@@ -48,13 +49,15 @@ class Saves(msgspec.Struct):
     begun: Save | None = None
     in_flight: list[Save] = []
     known: set[tuple[str, int]] = set()  # (role, iteration) saved by this attempt
-    cleared: set[str] = set()  # roles whose save folder was looked through
+    room: int = 0  # for the random states of a rank; 0 until the first save
     writer: Writer | None = None  # on rank 0, from the first save on
 
     def hand_on(self) -> None:
         """Give what is done to the writer, in the order in which it was begun."""
         while self.in_flight and self.in_flight[0].done:
             save = self.in_flight.pop(0)
+            if save.states is not None:
+                save.states.gathering.wait()  # sent long ago; from here on the script may end
             if save.finished is not None and self.writer is not None:
                 self.writer.enqueue(save.finished)
 
@@ -92,6 +95,7 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
         except BaseException:  # whoever catches it may save again
             _saves.begun = None
             _saves.known.discard((save.role, save.iteration))
+            save_folders.expect_at(current, save.role, save.iteration)
             raise
         crash_point("save.end", save.role)
         _returned(save)
@@ -182,12 +186,12 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     if _is_saved(current, role, iteration):
         return _already_saved(role, iteration)
     current.hold(role, args)
-    save_folders.clear_before_save(current, role, iteration, first=role not in _saves.cleared)
-    _saves.cleared.add(role)
+    save_folders.clear_before_save(current, role, iteration)
     _open_point(current, iteration)
     save = Save(role, iteration, finished=None)
     if not _in_mid_episode_without_experience(current, role, iteration):
-        save.finished = _capture(current, role, iteration, args, called_with.get("opt_param_scheduler"))
+        save.states = _gather_states(current, role, iteration)
+        save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"))
         _saves.known.add((role, iteration))
     _saves.begun = save
     crash_point("save.begin", role)
@@ -255,22 +259,29 @@ def scheduler_steps(scheduler: Any) -> int | None:
     return None if steps is None else int(steps)
 
 
-def _capture(current: Session, role: str, iteration: int, args: Any, scheduler: Any) -> FinishedSave | None:
-    """All that belongs to this moment; on rank 0 what the writer gets. Call on every rank."""
+def _gather_states(current: Session, role: str, iteration: int) -> rng.Gathered | None:
+    """With the save that completes what this process holds, where it owns the data. Call on every rank."""
     completes = all(other == role or (other, iteration) in _saves.known for other in current.save_folders)
-    states = rng.gather() if current.owns_data and completes else None
+    if not (current.owns_data and completes):
+        return None
+    _saves.room = _saves.room or rng.room()
+    return rng.gather(_saves.room)
+
+
+def _capture(current: Session, save: Save, args: Any, scheduler: Any) -> FinishedSave | None:
+    """All that belongs to this moment, for the writer on rank 0."""
     if ranks.rank() != 0:
         return None
-    name = PointName(iteration, current.attempt)
+    name = PointName(save.iteration, current.attempt)
     if _saves.writer is None:
         assert current.lease_keeper is not None
         _saves.writer = Writer(current.root, current.config.trained_roles, current.lease_keeper.stop_if_superseded)
     progress = _progress(current, args)
-    data, arrays = _data(current, name, progress) if states else (None, {})
+    data, arrays = _data(current, name, progress) if save.states else (None, {})
     return FinishedSave(
         name=name,
         nonce=current.nonce,
-        role=role,
+        role=save.role,
         save=Path(session.resolved(args.save)),
         format=str(getattr(args, "ckpt_format", "torch")),
         progress=progress,
@@ -279,7 +290,7 @@ def _capture(current: Session, role: str, iteration: int, args: Any, scheduler: 
         versions=installed_versions(),
         data=data,
         arrays=arrays,
-        states=states,
+        states=save.states,
     )
 
 

@@ -64,6 +64,7 @@ class Session(msgspec.Struct):
     is_loading: bool = False  # inside Megatron's load_checkpoint
     save_folders: dict[str, str] = {}  # trained roles held here -> resolved --save
     fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name
+    last_in_folder: dict[str, int] = {}  # trained role -> last iteration in its save folder before the first save
     frozen_sources: dict[str, str] = {}  # resolved --load -> frozen role
     loaded: dict[str, int] = {}  # trained role -> iteration that was loaded
     lease_keeper: LeaseKeeper | None = None  # on rank 0, once open
