@@ -13,6 +13,7 @@ from ..checkpoint.arrays import Arrays
 from ..checkpoint.arrays import load as load_arrays
 from ..checkpoint.events import events_path
 from ..checkpoint.layout import ARRAYS, PointName
+from ..checkpoint.leases import Watch
 from ..checkpoint.records import Moment, read_bytes
 from ..config import ResumeConfig, resolve
 from ..crash import crash_point
@@ -66,6 +67,7 @@ class Session(msgspec.Struct):
     fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name
     frozen_sources: dict[str, str] = {}  # resolved --load -> frozen role
     loaded: dict[str, int] = {}  # trained role -> iteration that was loaded
+    watch: Watch | None = None  # on rank 0
     lease_keeper: LeaseKeeper | None = None  # on rank 0, once open
     tracked: Tracked = msgspec.field(default_factory=Tracked)
     arrays: Arrays = {}  # of the resume point
@@ -183,7 +185,8 @@ class Session(msgspec.Struct):
         """What `open` does on rank 0; once."""
         if self.lease_keeper is not None:
             return
-        begun = start.begin_or_join(self.root, self.config)
+        assert self.watch is not None
+        begun = start.begin_or_join(self.root, self.config, self.watch)
         if _numbers(begun.outcome) != _numbers(self.outcome):
             start.withdraw(self.root, begun)
             raise RejoinError("another resume point was committed while this start was under way; restart to take it")
@@ -263,7 +266,8 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     session = Session(config, root)
     one_role = role if role in config.trained_roles else None
     if ranks.rank() == 0:
-        session.adopt(start.decide_on_rank_0(root, config))
+        session.watch = start.watch(root, config)
+        session.adopt(start.decide_on_rank_0(root, config, session.watch))
         if one_role is not None:  # other ranks wait for it, since Megatron copies its arguments next
             session.hold(one_role, args)
             session.open_on_rank_0()
