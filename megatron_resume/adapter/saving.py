@@ -17,7 +17,7 @@ from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
 from ..roles import FROZEN
-from . import ranks, rng, save_folders, session
+from . import formats, ranks, rng, save_folders, session
 from .ending import truthful_end
 from .installed import installed_versions
 from .lease_keeper import superseded
@@ -290,7 +290,7 @@ def _capture(current: Session, role: str, iteration: int, args: Any, scheduler: 
         nonce=current.nonce,
         role=role,
         save=Path(session.resolved(args.save)),
-        format=str(getattr(args, "ckpt_format", "torch")),
+        format=formats.format_of(args),
         progress=progress,
         consumed_train_samples=int(getattr(args, "consumed_train_samples", 0)),
         scheduler_steps=scheduler_steps(scheduler),

@@ -20,7 +20,7 @@ from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..roles import FROZEN, canonical
-from . import life, ranks, start
+from . import formats, life, ranks, start
 from .lease_keeper import LeaseKeeper
 from .tracked import Tracked
 
@@ -141,6 +141,8 @@ class Session(msgspec.Struct):
                 f"{role} saves to {folder}, from where {self.frozen_sources[folder]} is loaded: after a resume it "
                 "would be the trained weights; give one of them another folder"
             )
+        if role not in self.save_folders:
+            formats.warn_of_unproven(role, args)
         self.save_folders[role] = folder
         if getattr(args, "save_retain_interval", None) is not None:
             self._keep_models(role, args)
@@ -312,3 +314,4 @@ def check_resumable(role: str | None, args: Any) -> None:
                 f"with {flag} the {lost} are not saved, and a resumed run would differ; leave {flag} out, or leave "
                 "out --data-checkpoint-path"
             )
+    formats.check(args)

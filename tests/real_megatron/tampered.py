@@ -184,6 +184,24 @@ def tracks_its_rows():
     run, Job.run = Job.run, run_with_rows
 
 
+def trusts_every_format():
+    from megatron_resume.adapter import formats
+
+    formats._has_fused_adam = lambda: True
+
+
+def adam_without_step():
+    """As with Transformer Engine or Apex, whose Adam keeps no step in the state of a parameter."""
+    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+    def set_with_step(self, param, tensors):
+        set_states(self, param, {"step": None, **tensors})
+
+    set_states = DistributedOptimizer._set_main_param_and_optimizer_states
+    DistributedOptimizer._set_main_param_and_optimizer_states = set_with_step
+    trusts_every_format()
+
+
 def notes_what_is_durable():
     """Appends a line for each fsync to the file DURABLE: the inode, then a folder's names or a file's size."""
     original = os.fsync
