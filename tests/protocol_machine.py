@@ -581,9 +581,9 @@ class World:
         whole = [point for point in self.line(self.head()) if self.is_whole(point)]
         if whole:
             return whole[0]
-        if not self.points():
-            return "fresh"
         head = self.head()
+        if not self.points():
+            return "refused" if head is not None and starts[head]["parent"] else "fresh"
         if head in before and head not in {point.attempt for point in self.points()}:
             anew = starts[head]["requested"]["fresh"] or starts[head]["requested"]["start_over"]
             return "fresh" if anew else "refused"

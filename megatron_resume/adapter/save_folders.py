@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import fencing, leftovers
+from ..checkpoint.atomic import make_folder
 from ..errors import ConfigError
 from ..resume.choose import Fresh, Resume
 from . import ranks
@@ -94,7 +95,7 @@ def _fence(current: Session, role: str) -> None:
     root, attempt, save = current.root, current.attempt, current.save_folders[role]
     if ranks.rank() == 0:
         with naming_the_path(root):
-            os.makedirs(save, exist_ok=True)
+            make_folder(Path(save))  # Megatron would not make its name durable
             fencing.take_names(root, role, before=attempt)
             fencing.make_own_name(root, attempt, role, save)
         _take_name_at_end(root, attempt, role)

@@ -17,7 +17,7 @@ from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
 from ..roles import FROZEN
-from . import ranks, rng, save_folders, session
+from . import formats, ranks, rng, save_folders, session
 from .ending import truthful_end
 from .installed import installed_versions
 from .lease_keeper import superseded
@@ -175,6 +175,9 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     iteration = int(called_with["iteration"])
     if role in FROZEN or _is_not_a_resume_point(args, called_with):
         return None
+    if iteration == 0:
+        _tell_of_iteration_0(role)
+        return None
     session.check_may_train(current, role)
     assert role is not None
     if current.save_folders.get(role, session.resolved(args.save)) != session.resolved(args.save):
@@ -199,25 +202,40 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
 
 
 def _is_not_a_resume_point(args: Any, called_with: dict[str, Any]) -> bool:
-    """Saves that nobody could continue from. Megatron cannot be told to load iteration 0 (`ckpt_step`)."""
+    """Saves that are not meant to be continued from."""
     converting = getattr(args, "ckpt_convert_format", None) is not None
-    unnumbered = called_with.get("release") or int(called_with["iteration"]) == 0
-    return bool(called_with.get("non_persistent_ckpt") or unnumbered or converting)
+    return bool(called_with.get("non_persistent_ckpt") or called_with.get("release") or converting)
+
+
+def _tell_of_iteration_0(role: str | None) -> None:
+    if ranks.rank() == 0:
+        logger.warning(
+            "%s of iteration 0 is saved by Megatron alone and will not be committed: Megatron's --ckpt-step cannot "
+            "name iteration 0, so a start would not find it. Save after the first train step",
+            role or "a role",
+        )
 
 
 def _is_saved(current: Session, role: str, iteration: int) -> bool:
     """Whether this attempt, or the point that it continues from, holds this iteration of the role.
 
     Raises:
-        ConfigError: The iteration lies before that point, whose line it would overwrite.
+        ConfigError: The iteration lies before that point, whose line it would overwrite, or is the same though
+            the role was trained since.
     """
     point = current.resumes.point.iteration if current.resumes else 0
-    if iteration < point:
+    if iteration < point or (iteration == point and _was_trained(current, role)):
         raise ConfigError(
             f"{role} is to be saved at iteration {iteration}, but this run continued from {point}; count iterations on "
             "from megatron_resume.progress().iteration"
         )
     return iteration == point or (role, iteration) in _saves.known
+
+
+def _was_trained(current: Session, role: str) -> bool:
+    """Whether an episode with train steps of `role` was done since the resume point."""
+    resumes = current.resumes
+    return resumes is not None and role in current.steps and current.episode > resumes.point.data.progress.episode
 
 
 def _already_saved(role: str, iteration: int) -> Save:
@@ -283,7 +301,7 @@ def _capture(current: Session, save: Save, args: Any, scheduler: Any) -> Finishe
         nonce=current.nonce,
         role=save.role,
         save=Path(session.resolved(args.save)),
-        format=str(getattr(args, "ckpt_format", "torch")),
+        format=formats.format_of(args),
         progress=progress,
         consumed_train_samples=int(getattr(args, "consumed_train_samples", 0)),
         scheduler_steps=scheduler_steps(scheduler),

@@ -13,13 +13,14 @@ from ..checkpoint.arrays import Arrays
 from ..checkpoint.arrays import load as load_arrays
 from ..checkpoint.events import events_path
 from ..checkpoint.layout import ARRAYS, PointName
+from ..checkpoint.leases import Watch
 from ..checkpoint.records import Moment, read_bytes
 from ..config import ResumeConfig, resolve
 from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..roles import FROZEN, canonical
-from . import life, ranks, start
+from . import formats, life, ranks, start
 from .lease_keeper import LeaseKeeper
 from .tracked import Tracked
 
@@ -67,6 +68,7 @@ class Session(msgspec.Struct):
     last_in_folder: dict[str, int] = {}  # trained role -> last iteration in its save folder before the first save
     frozen_sources: dict[str, str] = {}  # resolved --load -> frozen role
     loaded: dict[str, int] = {}  # trained role -> iteration that was loaded
+    watch: Watch | None = None  # on rank 0
     lease_keeper: LeaseKeeper | None = None  # on rank 0, once open
     tracked: Tracked = msgspec.field(default_factory=Tracked)
     arrays: Arrays = {}  # of the resume point
@@ -140,6 +142,8 @@ class Session(msgspec.Struct):
                 f"{role} saves to {folder}, from where {self.frozen_sources[folder]} is loaded: after a resume it "
                 "would be the trained weights; give one of them another folder"
             )
+        if role not in self.save_folders:
+            formats.warn_of_unproven(role, args)
         self.save_folders[role] = folder
         if getattr(args, "save_retain_interval", None) is not None:
             self._keep_models(role, args)
@@ -184,7 +188,8 @@ class Session(msgspec.Struct):
         """What `open` does on rank 0; once."""
         if self.lease_keeper is not None:
             return
-        begun = start.begin_or_join(self.root, self.config)
+        assert self.watch is not None
+        begun = start.begin_or_join(self.root, self.config, self.watch)
         if _numbers(begun.outcome) != _numbers(self.outcome):
             start.withdraw(self.root, begun)
             raise RejoinError("another resume point was committed while this start was under way; restart to take it")
@@ -264,7 +269,8 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     session = Session(config, root)
     one_role = role if role in config.trained_roles else None
     if ranks.rank() == 0:
-        session.adopt(start.decide_on_rank_0(root, config))
+        session.watch = start.watch(root, config)
+        session.adopt(start.decide_on_rank_0(root, config, session.watch))
         if one_role is not None:  # other ranks wait for it, since Megatron copies its arguments next
             session.hold(one_role, args)
             session.open_on_rank_0()
@@ -309,3 +315,4 @@ def check_resumable(role: str | None, args: Any) -> None:
                 f"with {flag} the {lost} are not saved, and a resumed run would differ; leave {flag} out, or leave "
                 "out --data-checkpoint-path"
             )
+    formats.check(args)

@@ -15,7 +15,7 @@ from ..checkpoint import attempts, leases
 from ..checkpoint.folder import Folder, ResumePoint, read_folder, read_own_files, read_point, read_start
 from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
 from ..checkpoint.layout import PointName
-from ..checkpoint.leases import Lease
+from ..checkpoint.leases import Lease, Watch
 from ..checkpoint.records import Launch, Request, Start
 from ..config import ResumeConfig
 from ..crash import crash_point
@@ -78,7 +78,12 @@ def accepted(outcome: Outcome) -> Fresh | Resume:
     return outcome
 
 
-def decide_on_rank_0(root: Path, config: ResumeConfig) -> Fresh | Resume:
+def watch(root: Path, config: ResumeConfig) -> Watch:
+    """Who tells this process which holders live. One for the whole start, so that it waits for none twice."""
+    return Watch(root, launch_key(os.environ), config.resume_lease_time)
+
+
+def decide_on_rank_0(root: Path, config: ResumeConfig, watch: Watch) -> Fresh | Resume:
     """What this start does, before anything is changed. On rank 0 only.
 
     Raises:
@@ -88,8 +93,8 @@ def decide_on_rank_0(root: Path, config: ResumeConfig) -> Fresh | Resume:
     _check_launch_is_named(config)
     folder, outcome = decide(root, config, launch)
     accepted(outcome)
-    if not _may_join(folder, config, launch):
-        _check_free(root, folder, config, launch)
+    if not _may_join(folder, config, watch):
+        _check_free(folder, config, watch)
         return accepted(outcome)
     parent = folder.starts[max(folder.starts)].parent
     return outcome_at(root, config, parent, requested=False, read=read_point)
@@ -109,7 +114,7 @@ def _check_launch_is_named(config: ResumeConfig) -> None:
         )
 
 
-def begin_or_join(root: Path, config: ResumeConfig) -> Begun:
+def begin_or_join(root: Path, config: ResumeConfig, watch: Watch) -> Begun:
     """Join the newest attempt if the place of this role in it is free, else open the next. On rank 0 only.
 
     Raises:
@@ -117,22 +122,22 @@ def begin_or_join(root: Path, config: ResumeConfig) -> Begun:
     """
     launch = launch_key(os.environ)
     with naming_the_path(root):
-        return _join(root, config, launch) or _open(root, config, launch)
+        return _join(root, config, launch, watch) or _open(root, config, launch, watch)
 
 
-def _may_join(folder: Folder, config: ResumeConfig, launch: Launch) -> bool:
+def _may_join(folder: Folder, config: ResumeConfig, watch: Watch) -> bool:
     """Whether the place of this role in the newest attempt is free, and another role's job lives in it."""
     newest = max(folder.starts, default=None)
     if newest is None or config.resume_role is None:
         return False
     taken = [role for role in config.trained_roles if leases.read_lease(folder.root, newest, role)]
-    return config.resume_role not in taken and any(_lives(folder.root, newest, r, launch, config) for r in taken)
+    return config.resume_role not in taken and any(watch.lives(newest, role) for role in taken)
 
 
-def _join(root: Path, config: ResumeConfig, launch: Launch) -> Begun | None:
+def _join(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Begun | None:
     """Take the free place of this role in the newest attempt; None when there is none."""
     folder = read_folder(root)
-    if not _may_join(folder, config, launch):
+    if not _may_join(folder, config, watch):
         return None
     assert config.resume_role is not None
     start = folder.starts[max(folder.starts)]
@@ -154,16 +159,15 @@ def outcome_at(
     return Resume(read(root, point, config.trained_roles), "the other processes of this job continue from it")
 
 
-def _open(root: Path, config: ResumeConfig, launch: Launch) -> Begun:
+def _open(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Begun:
     """Open the next attempt. Readers, and starts at the same time, see it whole or not at all."""
     folder, outcome = decide(root, config, launch)
     accepted(outcome)  # a refused start leaves no trace
-    _check_free(root, folder, config, launch)
-    root.mkdir(parents=True, exist_ok=True)
+    _check_free(folder, config, watch)
     number = attempts.take_number(root)
     began_meanwhile = attempts.started(root) - set(folder.starts)
     try:
-        _let_yield(root, began_meanwhile, config, launch)
+        _let_yield(root, began_meanwhile, config, watch)
         # Again: whoever lived until now may have committed, and from here on nobody smaller stays.
         folder, outcome = decide(root, config, launch)
         outcome = accepted(outcome)
@@ -182,14 +186,14 @@ def _open(root: Path, config: ResumeConfig, launch: Launch) -> Begun:
     return Begun(outcome, start, held, joined=False)
 
 
-def _check_free(root: Path, folder: Folder, config: ResumeConfig, launch: Launch) -> None:
+def _check_free(folder: Folder, config: ResumeConfig, watch: Watch) -> None:
     """Raises HeldError when a living process holds a role of this one in the newest attempt."""
     newest = max(folder.starts, default=None)
     if newest is None or config.take_over:
         return
     for role in roles_here(config):
-        if _lives(root, newest, role, launch, config):
-            raise held_by(root, newest, role)
+        if watch.lives(newest, role):
+            raise held_by(folder.root, newest, role)
 
 
 def held_by(root: Path, attempt: int, role: str) -> HeldError:
@@ -201,11 +205,7 @@ def held_by(root: Path, attempt: int, role: str) -> HeldError:
     )
 
 
-def _lives(root: Path, attempt: int, role: str, launch: Launch, config: ResumeConfig) -> bool:
-    return leases.is_alive(lambda: leases.read_lease(root, attempt, role), launch, config.resume_lease_time)
-
-
-def _let_yield(root: Path, others: set[int], config: ResumeConfig, launch: Launch) -> None:
+def _let_yield(root: Path, others: set[int], config: ResumeConfig, watch: Watch) -> None:
     """Of two starts at once the one with the larger number stays; the others withdraw, if they see it in time.
 
     Raises:
@@ -214,7 +214,7 @@ def _let_yield(root: Path, others: set[int], config: ResumeConfig, launch: Launc
     deadline = time.monotonic() + YIELD_S
     for attempt in sorted(others):
         while attempts.has_started(root, attempt) and not config.take_over:
-            holders = [role for role in roles_here(config) if _lives(root, attempt, role, launch, config)]
+            holders = [role for role in roles_here(config) if watch.lives(attempt, role)]
             if not holders:
                 break
             if time.monotonic() > deadline:

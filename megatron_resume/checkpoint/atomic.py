@@ -16,6 +16,15 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make `path` and the folders above it that are missing, durable when this returns."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync(path.parent)
+
+
 def write_new(path: Path, data: bytes) -> None:
     """Create `path` with `data`, durable when this returns.
 
@@ -44,7 +53,7 @@ def replace(path: Path, data: bytes) -> None:
 def move(source: Path, target: Path) -> None:
     """Rename a file or folder into another folder, which is made, durable when this returns."""
     crash_point("move.begin", source.name)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     os.rename(source, target)
     crash_point("move.renamed", source.name)
     fsync(target.parent)

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ..crash import crash_point
-from .atomic import fsync, write_new
+from .atomic import fsync, make_folder, write_new
 from .layout import ATTEMPTS, START, attempt_path, parse_attempt, parse_point
 from .records import Start, encode
 
@@ -20,7 +20,7 @@ def attempt_numbers(root: Path) -> list[int]:
 
 def take_number(root: Path) -> int:
     """Make the folder of the next attempt. mkdir succeeds for one caller only."""
-    (root / ATTEMPTS).mkdir(parents=True, exist_ok=True)
+    make_folder(root / ATTEMPTS)
     while True:
         number = max([0, *attempt_numbers(root), *_attempts_with_points(root)]) + 1
         try:

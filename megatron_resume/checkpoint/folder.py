@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import ConfigError, DamagedError
+from ..errors import ConfigError, DamagedError, MismatchError
 from .attempts import attempt_numbers
 from .layout import (
     ABANDONED,
@@ -48,6 +48,10 @@ class Folder(msgspec.Struct, frozen=True):
     def points_of(self, attempt: int) -> Iterator[PointName]:
         """Committed or not, newest first."""
         return (PointName(i, attempt) for i in sorted(self.iterations.get(attempt, ()), reverse=True))
+
+    def lists(self, point: PointName) -> bool:
+        """Whether a folder of this name is there."""
+        return point.iteration in self.iterations.get(point.attempt, ())
 
     @property
     def points(self) -> list[PointName]:
@@ -129,6 +133,7 @@ def read_point(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoi
 
     Raises:
         DamagedError: It cannot be resumed from; the message says why.
+        MismatchError: It never held all of `roles`.
     """
     point = read_own_files(root, name, roles)
     models = {role: find_model(point.directories[role], point.receipts[role]) for role in roles}
@@ -140,16 +145,15 @@ def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> Resum
 
     Raises:
         DamagedError: It cannot be resumed from; the message says why.
+        MismatchError: It never held all of `roles`.
     """
     path = point_path(root, name)
     if not os.path.lexists(path / COMMITTED):
         raise DamagedError(_why_uncommitted(path, roles))
     manifest = read(path / COMMITTED, Manifest)
     _check_identity(manifest, name, path / COMMITTED)
-    missing = [role for role in roles if role not in manifest.roles]
-    if missing:
-        raise DamagedError(f"it holds {', '.join(manifest.roles)}; {', '.join(missing)} is not in it")
     _check_own_files(path, manifest)
+    _check_holds(roles, manifest, path / COMMITTED)
     receipts = {role: read(path / receipt_file(role), Receipt) for role in manifest.roles}
     data = read(path / DATA, DataCheckpoint)
     _check_one_moment(path, manifest, receipts, data)
@@ -181,6 +185,9 @@ def find_model(save: Path, receipt: Receipt) -> Path:
 
 def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:
     files = {role: receipt_file(role) for role in roles} | {"the data": DATA}
+    if not os.path.lexists(path):
+        aside = sorted(path.parent.glob(f"{ABANDONED}/*/{path.name}*"))
+        return f"a start over moved it to {aside[-1]}" if aside else f"{path} is gone"
     if not os.access(path, os.R_OK | os.X_OK):
         return f"{path} cannot be read"
     missing = [what for what, file in files.items() if not os.path.lexists(path / file)]
@@ -192,6 +199,19 @@ def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:
 def _check_identity(record: Manifest | Receipt | DataCheckpoint, name: PointName, path: Path) -> None:
     if (record.iteration, record.attempt) != name:
         raise DamagedError(f"{path} belongs to {PointName(record.iteration, record.attempt)}")
+
+
+def _check_holds(roles: tuple[str, ...], manifest: Manifest, path: Path) -> None:
+    missing = [role for role in roles if role not in manifest.roles]
+    if any(receipt_file(role) in manifest.files for role in missing):
+        raise DamagedError(f"{path} names receipts of {', '.join(missing)}, but not the roles")
+    if missing:
+        held = ",".join(manifest.roles)
+        raise MismatchError(
+            f"{PointName(manifest.iteration, manifest.attempt)} holds {held}, and --trained-roles names "
+            f"{', '.join(missing)} too; continue with --trained-roles {held}, go back to a point that holds them all "
+            "with --load-data-checkpoint-iteration, or begin anew with --start-over"
+        )
 
 
 def _check_own_files(path: Path, manifest: Manifest) -> None:

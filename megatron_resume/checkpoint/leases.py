@@ -1,7 +1,6 @@
 """Leases: which process holds a role of an attempt, and whether it still lives."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -72,24 +71,34 @@ def seems_alive(lease: Lease | None) -> bool | None:
     return None
 
 
-def is_alive(read_again: Callable[[], Lease | None], me: Launch, lease_time_s: float) -> bool:
-    """Whether the holder of a lease lives; waits one lease time where only its counter can tell.
+class Watch:
+    """Tells `me` which holders of a job live; a lease that was watched in vain is not watched again.
 
-    Dead at once is also a holder that the same launch has restarted since. The clock is our own and
-    monotonic: no two machines' clocks are compared.
+    Waits one lease time where only the counter can tell. Dead at once is also a holder that the same launch has
+    restarted since. The clock is our own and monotonic: no two machines' clocks are compared.
     """
-    lease = read_again()
-    seems = seems_alive(lease)
-    if lease is None or seems is not None:
-        return bool(seems)
-    if lease.holder.job == me.job and lease.holder.restart < me.restart:
+
+    def __init__(self, root: Path, me: Launch, lease_time_s: float):
+        self._root, self._me, self._lease_time_s = root, me, lease_time_s
+        self._expired: set[Lease] = set()
+
+    def lives(self, attempt: int, role: str) -> bool:
+        """Whether somebody who lives holds `role` in the attempt."""
+        lease = read_lease(self._root, attempt, role)
+        seems = seems_alive(lease)
+        if lease is None or seems is not None:
+            return bool(seems)
+        restarted = lease.holder.job == self._me.job and lease.holder.restart < self._me.restart
+        return not restarted and lease not in self._expired and self._is_renewed(lease, attempt, role)
+
+    def _is_renewed(self, lease: Lease, attempt: int, role: str) -> bool:
+        deadline = time.monotonic() + self._lease_time_s
+        while time.monotonic() < deadline:
+            now = read_lease(self._root, attempt, role)
+            if now is None or now.released:
+                return False
+            if now.counter != lease.counter:
+                return True
+            time.sleep(min(0.5, self._lease_time_s / 10))
+        self._expired.add(lease)
         return False
-    deadline = time.monotonic() + lease_time_s
-    while time.monotonic() < deadline:
-        now = read_again()
-        if now is None or now.released:
-            return False
-        if now.counter != lease.counter:
-            return True
-        time.sleep(min(0.5, lease_time_s / 10))
-    return False

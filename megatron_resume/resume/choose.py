@@ -8,7 +8,7 @@ import msgspec
 from ..checkpoint.folder import Folder, ResumePoint
 from ..checkpoint.layout import PointName
 from ..checkpoint.records import Launch, Request, Start
-from ..errors import DamagedError
+from ..errors import DamagedError, MismatchError
 
 
 class PassedOver(msgspec.Struct, frozen=True):
@@ -63,7 +63,7 @@ def head(folder: Folder) -> Start | None:
 def live_line(folder: Folder, start: Start | None) -> Iterator[PointName]:
     """Points of `start`, then those of its parent's line up to the parent point, newest first.
 
-    Committed or not: what was never committed is there to be passed over with its reason.
+    Committed or not, and also when it is gone: all of it is there to be passed over with its reason.
     """
     newest_allowed: int | None = None
     seen: set[int] = set()
@@ -74,6 +74,8 @@ def live_line(folder: Folder, start: Start | None) -> Iterator[PointName]:
                 yield point
         if start.parent is None:
             return
+        if not folder.lists(start.parent):  # somebody deleted it; retention keeps what a start may need
+            yield start.parent
         newest_allowed = start.parent.iteration
         start = folder.starts.get(start.parent.attempt)
 
@@ -122,12 +124,20 @@ def choose(folder: Folder, request: Request, launch: Launch, read: ReadPoint) ->
     """The outcome of a start on `folder`.
 
     Args:
-        read: gives the point of a name, or raises DamagedError with the reason why it cannot be used.
+        read: gives the point of a name, or raises DamagedError with the reason why it cannot be used, or
+            MismatchError when it was whole but lacks a role of this job.
     """
+    search = _Search(folder, read)
+    try:
+        return _choose(folder, request, launch, search)
+    except MismatchError as error:  # an older point would cost work that a changed option saves
+        return Refused(str(error), tuple(search.passed_over))
+
+
+def _choose(folder: Folder, request: Request, launch: Launch, search: "_Search") -> Outcome:
     done_by = honoured_by(folder, request, launch)
     if request.fresh or (request.start_over and done_by is None):
         return _anew(folder, request)
-    search = _Search(folder, read)
     if request.once and done_by is None:
         return _as_asked(folder, request, search)
     start = head(folder)
@@ -153,7 +163,8 @@ def _anew(folder: Folder, request: Request) -> Fresh:
 def _as_asked(folder: Folder, request: Request, search: _Search) -> Outcome:
     """The point that was asked for by iteration, by attempt, or by both; refused when it is not there."""
     start = head(folder) if request.attempt is None else folder.starts.get(request.attempt)
-    line = list(live_line(folder, start))
+    listed = set(folder.points)
+    line = [point for point in live_line(folder, start) if point in listed]
     wanted = [point for point in line if request.iteration in (None, point.iteration)]
     what = " of ".join(
         [f"iteration {request.iteration}"] * (request.iteration is not None)
@@ -175,6 +186,13 @@ def _as_asked(folder: Folder, request: Request, search: _Search) -> Outcome:
 
 
 def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_over: tuple[PassedOver, ...]) -> Outcome:
+    if not folder.committed and start is not None and start.parent is not None:
+        return Refused(
+            f"attempt {start.attempt} continued from {start.parent}, but {folder.root} holds no committed point. "
+            "Restore them from a backup; or begin anew on purpose: empty each --save, and type --start-over",
+            passed_over,
+            damaged=True,
+        )
     if not folder.committed and not folder.damaged_starts:
         return Fresh("nothing was committed yet", passed_over)
     if start is not None and start.requested.begins_anew and not folder.has_commit(start.attempt):

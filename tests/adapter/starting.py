@@ -28,7 +28,7 @@ def main() -> int:
 
         launch_key.boot = lambda: f"boot of {words['other_machine']}"
     try:
-        begun = start.begin_or_join(root, config)
+        begun = start.begin_or_join(root, config, start.watch(root, config))
     except ResumeError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         return error.exit_code

@@ -15,7 +15,7 @@ from megatron_resume.checkpoint import atomic, leftovers
 from megatron_resume.checkpoint.attempts import attempt_numbers, take_number
 from megatron_resume.checkpoint.commit import commit, missing_parts, open_point
 from megatron_resume.checkpoint.launch_key import launch_key
-from megatron_resume.checkpoint.layout import COMMITTED, PointName, point_path
+from megatron_resume.checkpoint.layout import COMMITTED, PointName, attempt_path, point_path
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Resume
 
@@ -41,6 +41,42 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space"):
         atomic.write_new(tmp_path / "file", b"data")
     assert "file" not in contents(tmp_path)
+
+
+class Disk:
+    """What a power cut would leave: a name stays if its folder was fsynced since it has it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self._names: dict[int, set[str]] = {}
+        original = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            original(descriptor)
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            if path.is_dir():
+                self._names[path.stat().st_ino] = set(os.listdir(path))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    def keeps(self, path: Path, below: Path) -> bool:
+        """Whether every name on the way from the folder `below`, which stood before, to `path` is durable."""
+        below_it = [folder for folder in (path, *path.parents) if below in folder.parents]
+        return all(folder.name in self._names.get(folder.parent.stat().st_ino, ()) for folder in below_it)
+
+
+def test_new_folders_on_the_way_to_an_attempt_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, root = Disk(monkeypatch), tmp_path / "new" / "run" / "data_checkpoint"
+    number = take_number(root)
+    assert disk.keeps(attempt_path(root, number), below=tmp_path)
+
+
+def test_what_is_moved_aside_survives_a_power_cut(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.save(job.attempt(), 4)
+    disk, save = Disk(monkeypatch), job.save_folder("policy")
+    leftovers.move_away(save, attempt=2, beyond=2)
+    assert disk.keeps(leftovers.abandoned(save, 2) / "iter_0000004", below=save)
 
 
 def test_attempts_taken_at_once_get_different_numbers(tmp_path: Path) -> None:

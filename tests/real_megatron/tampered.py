@@ -6,10 +6,12 @@ untouched start.
 
 import ctypes
 import dataclasses
+import json
 import os
 import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 ENTRY = Path(__file__).resolve().parents[2] / "examples" / "megatron" / "entry" / "train_rlhf.py"
 sys.path.insert(0, str(ENTRY.parent))
@@ -18,7 +20,7 @@ import megatron.training.training as training  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-import megatron_resume.auto  # noqa: E402, F401
+import megatron_resume.auto  # noqa: E402
 from megatron_resume.adapter import api, loading, rng  # noqa: E402
 
 
@@ -131,6 +133,89 @@ def save_before_advance_with_experience():
     Job.run = tracked_run
 
 
+def loop_starts_at_0():
+    """Episodes and iterations are counted from the beginning, whatever was loaded."""
+    from rlhf import job
+
+    load = job.load_models
+
+    def load_and_forget(args):
+        models = load(args)
+        for built in models.values():
+            built.args.iteration = 0
+        return models
+
+    job.load_models = load_and_forget
+    megatron_resume.progress = lambda: dataclasses.replace(api.progress(), episode=0)
+
+
+def saves_twice():
+    from rlhf import job
+
+    save = job.save_checkpoint
+    job.save_checkpoint = lambda *args, **kwargs: (save(*args, **kwargs), save(*args, **kwargs))
+
+
+def tracks_its_rows():
+    """A position of the script's own in its data."""
+    from rlhf.job import Job
+
+    class Rows:
+        position = 0
+
+        def state_dict(self):
+            return {"position": self.position}
+
+        def load_state_dict(self, state):
+            self.position = state["position"]
+
+    def run_with_rows(self):
+        rows = Rows()
+        megatron_resume.track("rows", rows)
+        os.write(1, f"begins at row {rows.position} {api.progress()}\n".encode())  # in one piece
+
+        def advance(*, samples):
+            rows.position += samples
+            api.advance(samples=samples)
+
+        megatron_resume.advance = advance
+        return run(self)
+
+    run, Job.run = Job.run, run_with_rows
+
+
+def trusts_every_format():
+    from megatron_resume.adapter import formats
+
+    formats._has_fused_adam = lambda: True
+
+
+def adam_without_step():
+    """As with Transformer Engine or Apex, whose Adam keeps no step in the state of a parameter."""
+    from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
+
+    def set_with_step(self, param, tensors):
+        set_states(self, param, {"step": None, **tensors})
+
+    set_states = DistributedOptimizer._set_main_param_and_optimizer_states
+    DistributedOptimizer._set_main_param_and_optimizer_states = set_with_step
+    trusts_every_format()
+
+
+def notes_what_is_durable():
+    """Appends a line for each fsync to the file DURABLE: the inode, then a folder's names or a file's size."""
+    original = os.fsync
+
+    def fsync(descriptor):
+        original(descriptor)
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        holds = sorted(os.listdir(path)) if path.is_dir() else os.fstat(descriptor).st_size
+        with open(os.environ["DURABLE"], "a") as file:
+            file.write(json.dumps([os.fstat(descriptor).st_ino, holds]) + "\n")
+
+    os.fsync = fsync
+
+
 def never_saves():
     from rlhf.job import Job
 
@@ -176,8 +261,6 @@ def forgets_to_load_value():
 
 def own_train_step():
     """A loop with a train step of its own, in which no hook is."""
-    from types import SimpleNamespace
-
     from rlhf import update
 
     update.training = SimpleNamespace(train_step=training.train_step.__wrapped__)

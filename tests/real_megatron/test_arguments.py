@@ -145,3 +145,8 @@ def test_a_process_with_one_role_is_checked_at_its_start(
         assert report["code"] == 78
         assert message in report["log"]
         assert "Traceback" not in report["log"]
+
+
+def test_a_format_that_only_a_gpu_can_try_is_said_to_be_unproven(probe: Probe, tmp_path: Path) -> None:
+    report = probe("--resume-role", "policy", "--save", str(tmp_path), "--ckpt-format", "torch_dcp")
+    assert "policy is saved with --ckpt-format torch_dcp, which is unproven here" in report["log"]

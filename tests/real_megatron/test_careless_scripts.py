@@ -110,6 +110,7 @@ def test_copies_saved_elsewhere_and_saves_not_to_keep_are_left_alone(
 ) -> None:
     run = new_run()
     ended = run.tampered("saves_copies_too", crash="train_step@policy:6")
+    assert "policy of iteration 0 is saved by Megatron alone and will not be committed" in ended.log
     assert "crash point train_step@policy" in ended.log, ended.log[-4000:]
     assert run.status()["point"] == {"iteration": 4, "attempt": 1}
     assert (run.output / "checkpoints" / "policy_best" / "iter_0000004").is_dir()

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from job_on_disk import JobOnDisk
 
+from megatron_resume.checkpoint import leftovers
+from megatron_resume.checkpoint.attempts import withdraw
 from megatron_resume.checkpoint.commit import commit
 from megatron_resume.checkpoint.folder import ResumePoint
 from megatron_resume.checkpoint.layout import COMMITTED, START, PointName, attempt_path, parse_point, point_path
@@ -251,10 +253,66 @@ def test_a_process_for_policy_alone_can_use_a_point_of_both(job: JobOnDisk) -> N
     assert chosen(job.choose()) == name
 
 
-def test_a_point_of_policy_alone_is_no_point_for_both(tmp_path: JobOnDisk) -> None:
-    job = JobOnDisk(tmp_path, roles=("policy",))
-    name = job.save(job.attempt(), 2)
+def test_roles_that_grew_since_the_point_are_a_mismatch_that_costs_no_work(tmp_path: Path) -> None:
+    job = JobOnDisk(tmp_path)
+    attempt = job.attempt()
+    of_both = job.save(attempt, 2)
+    job.roles = ("policy",)
+    job.save(attempt, 4)
+    assert chosen(job.choose()) == PointName(4, 1)
     job.roles = ("policy", "value")
     outcome = job.choose()
     assert isinstance(outcome, Refused)
-    assert "value is not in it" in reasons(outcome)[name]
+    assert not outcome.damaged
+    assert "iteration 4 of attempt 1 holds policy, and --trained-roles names value too" in outcome.reason
+    assert "continue with --trained-roles policy" in outcome.reason
+    assert chosen(job.choose(Request(iteration=2))) == of_both
+
+
+def delete_points(job: JobOnDisk) -> None:
+    for name in job.folder().points:
+        shutil.rmtree(point_path(job.root, name))
+
+
+def test_with_every_point_deleted_that_an_attempt_continued_from_the_start_is_refused(job: JobOnDisk) -> None:
+    point = job.save(job.attempt(), 2)
+    job.attempt(point)
+    job.attempt()  # began fresh unasked and never committed: it does not count
+    delete_points(job)
+    outcome = job.choose()
+    assert isinstance(outcome, Refused)
+    assert outcome.damaged
+    assert f"attempt 2 continued from {point}, but {job.root} holds no committed point" in outcome.reason
+    assert "--start-over" in outcome.reason
+    assert reasons(outcome) == {point: f"{point_path(job.root, point)} is gone"}
+    assert isinstance(job.choose(Request(start_over=True)), Fresh)
+
+
+def test_a_deleted_parent_is_named_when_an_older_point_is_taken(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    older, parent = job.save(attempt, 2), job.save(attempt, 4)
+    job.attempt(parent)
+    shutil.rmtree(point_path(job.root, parent))
+    outcome = job.choose()
+    assert chosen(outcome) == older
+    assert "is gone" in reasons(outcome)[parent]
+
+
+def test_attempts_that_never_committed_leave_the_start_fresh(job: JobOnDisk) -> None:
+    job.save(job.attempt(), 2, parts=("policy",))
+    job.attempt()
+    delete_points(job)
+    assert isinstance(job.choose(), Fresh)
+
+
+def test_points_that_a_start_over_moved_aside_are_not_taken_for_deleted(job: JobOnDisk) -> None:
+    point = job.save(job.attempt(), 2)
+    job.attempt(point)
+    over = job.attempt(requested=Request(start_over=True))
+    leftovers.move_points_away(job.root, attempt=over)
+    assert isinstance(job.choose(), Fresh)
+    withdraw(job.root, over)  # as a start does that is refused once it has begun
+    outcome = job.choose()
+    assert isinstance(outcome, Refused)
+    assert "a start over moved it to" in reasons(outcome)[point]
+    assert isinstance(job.choose(Request(start_over=True)), Fresh)
