@@ -18,6 +18,7 @@ from ..config import ResumeConfig, resolve
 from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
+from ..resume.recorded import Arguments
 from ..roles import FROZEN, canonical
 from . import life, ranks, start
 from .lease_keeper import LeaseKeeper
@@ -66,6 +67,7 @@ class Session(msgspec.Struct):
     fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name
     last_in_folder: dict[str, int] = {}  # trained role -> last iteration in its save folder before the first save
     frozen_sources: dict[str, str] = {}  # resolved --load -> frozen role
+    arguments: dict[str, Arguments] = {}  # of trained roles, as they were first seen
     loaded: dict[str, int] = {}  # trained role -> iteration that was loaded
     lease_keeper: LeaseKeeper | None = None  # on rank 0, once open
     tracked: Tracked = msgspec.field(default_factory=Tracked)
@@ -265,9 +267,8 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     one_role = role if role in config.trained_roles else None
     if ranks.rank() == 0:
         session.adopt(start.decide_on_rank_0(root, config))
-        if one_role is not None:  # other ranks wait for it, since Megatron copies its arguments next
+        if one_role is not None:
             session.hold(one_role, args)
-            session.open_on_rank_0()
     elif one_role is not None:
         session.adopt(start.follow(root, config))
     return session
