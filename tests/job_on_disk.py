@@ -82,6 +82,7 @@ class JobOnDisk:
             consumed_train_samples=name.iteration * SAMPLES,
             scheduler_steps=name.iteration * SAMPLES,
             versions={},
+            arguments={},
         )
         commit.write_receipt(point_path(self.root, name), receipt)
 

@@ -11,7 +11,7 @@ from ..hooks import AnyFunction
 from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
 from ..roles import FROZEN, canonical
-from . import session
+from . import configuration, ranks, session
 from .ending import truthful_end
 from .session import Session
 
@@ -69,7 +69,7 @@ def wrap_validate(original: AnyFunction) -> AnyFunction:
         validated = result if result is not None else args  # validate_yaml returns new ones
         with truthful_end():
             if current is not None:
-                _check_unchanged(current, validated)
+                _begin_with_one_role(current, validated)
         return result
 
     return validate_args
@@ -96,7 +96,8 @@ def role_args(role: str, args: Any) -> Any:
 
     Args:
         role: policy, value, reference or reward, or an alias of one.
-        args: parsed arguments with this role's `save`, and with `load` as on a fresh start.
+        args: parsed arguments with all that is this role's own, such as its `save` and `lr`, and with `load` as
+            on a fresh start. What changed in them since the resume point was saved is shown, or refused.
 
     Raises:
         SystemExit: 78 where the role could not be resumed as the arguments are; the message says why.
@@ -115,6 +116,7 @@ def role_args(role: str, args: Any) -> Any:
             )
         try:
             current.hold(role, ours)
+            configuration.compare(current, role, ours)
         except ResumeError:
             current.step_back()
             raise
@@ -140,12 +142,23 @@ def _override(resume: Resume, role: str, args: Any) -> None:
         setattr(args, name, value)
 
 
-def _check_unchanged(current: Session, args: Any) -> None:
-    """For a process with one role; ranks of one with several are yet to be told what rank 0 decided."""
+def _begin_with_one_role(current: Session, args: Any) -> None:
+    """Begin the attempt, where that needs no other rank; those of several roles are yet to be told what rank 0 decided.
+
+    Only when all else was checked, since it changes what is on disk; and no later, since the other ranks wait for it,
+    and Megatron copies its arguments next.
+    """
     role = session.role_of(args, current.config)
-    if role is None or current.resumes is None:
+    if role not in current.config.trained_roles or role is None:
         return
-    resume = current.resumes
+    if current.resumes is not None:
+        _check_unchanged(current.resumes, role, args)
+    configuration.compare(current, role, args)
+    if ranks.rank() == 0:
+        current.open_on_rank_0()
+
+
+def _check_unchanged(resume: Resume, role: str, args: Any) -> None:
     changed = differing(overrides_for(role, resume.point), args)
     if changed:
         name, (wanted, found) = next(iter(changed.items()))

@@ -1,6 +1,7 @@
 """Installed versions of what a checkpoint depends on."""
 
 import functools
+import sys
 from importlib import metadata
 
 _PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "megatron-resume")
@@ -15,4 +16,6 @@ def installed_versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
+    if "megatron-core" not in found and "megatron.core.package_info" in sys.modules:  # a checkout of its sources
+        found["megatron-core"] = str(sys.modules["megatron.core.package_info"].__shortversion__)
     return found

@@ -306,6 +306,7 @@ def _capture(current: Session, save: Save, args: Any, scheduler: Any) -> Finishe
         consumed_train_samples=int(getattr(args, "consumed_train_samples", 0)),
         scheduler_steps=scheduler_steps(scheduler),
         versions=installed_versions(),
+        arguments=current.arguments.get(save.role, {}),
         data=data,
         arrays=arrays,
         states=save.states,

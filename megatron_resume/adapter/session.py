@@ -19,6 +19,7 @@ from ..config import ResumeConfig, resolve
 from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
+from ..resume.recorded import Arguments
 from ..roles import FROZEN, canonical
 from . import formats, life, ranks, start
 from .lease_keeper import LeaseKeeper
@@ -67,6 +68,7 @@ class Session(msgspec.Struct):
     fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name
     last_in_folder: dict[str, int] = {}  # trained role -> last iteration in its save folder before the first save
     frozen_sources: dict[str, str] = {}  # resolved --load -> frozen role
+    arguments: dict[str, Arguments] = {}  # of trained roles, as they were first seen
     loaded: dict[str, int] = {}  # trained role -> iteration that was loaded
     watch: Watch | None = None  # on rank 0
     lease_keeper: LeaseKeeper | None = None  # on rank 0, once open
@@ -271,9 +273,8 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     if ranks.rank() == 0:
         session.watch = start.watch(root, config)
         session.adopt(start.decide_on_rank_0(root, config, session.watch))
-        if one_role is not None:  # other ranks wait for it, since Megatron copies its arguments next
+        if one_role is not None:
             session.hold(one_role, args)
-            session.open_on_rank_0()
     elif one_role is not None:
         session.adopt(start.follow(root, config))
     return session

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -38,6 +39,7 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     consumed_train_samples: int
     scheduler_steps: int | None
     versions: dict[str, str]
+    arguments: dict[str, Any]
     data: DataCheckpoint | None  # where this save completes what this process holds
     arrays: Arrays
     states: Gathered | None = None  # random states of all ranks, to go into `data`
@@ -139,6 +141,7 @@ class Writer:
             consumed_train_samples=save.consumed_train_samples,
             scheduler_steps=save.scheduler_steps,
             versions=save.versions,
+            arguments=save.arguments,
         )
 
 

@@ -97,6 +97,7 @@ class Receipt(Record, frozen=True, kw_only=True):
     consumed_train_samples: int  # Megatron's own counter
     scheduler_steps: int | None  # of the learning rate's schedule, in samples; None when it has none
     versions: dict[str, str]
+    arguments: dict[str, Any]  # Megatron's and the script's own, as the role was started with
 
 
 class Rng(msgspec.Struct, frozen=True, kw_only=True):

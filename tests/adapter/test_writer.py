@@ -42,6 +42,7 @@ def finished(job: JobOnDisk, role: str, name: PointName, moment: Moment | None =
         consumed_train_samples=0,
         scheduler_steps=0,
         versions={},
+        arguments={},
         data=data if role == "value" else None,
         arrays={},
     )

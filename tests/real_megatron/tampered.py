@@ -401,6 +401,26 @@ def holds_a_writer():
     filesystem_async.open = hold_then_open
 
 
+def compares_no_configuration():
+    from megatron_resume.adapter import configuration
+
+    configuration.compare = lambda current, role, args: None
+
+
+def megatron_is_a_checkout():
+    """Its sources lie on PYTHONPATH, and no wheel of it is installed."""
+    from importlib import metadata
+
+    version = metadata.version
+
+    def without_megatron(package):
+        if package == "megatron-core":
+            raise metadata.PackageNotFoundError(package)
+        return version(package)
+
+    metadata.version = without_megatron
+
+
 def nothing():
     pass
 

@@ -7,8 +7,10 @@ from typing import Any
 import megatron.core.datasets.utils
 from megatron.training import arguments, get_args, initialize
 
+import megatron_resume
+
 from .options import add_options, megatron_defaults
-from .roles import FROZEN, TRAINED, RoleModel, build_and_load
+from .roles import FROZEN, TRAINED, RoleModel, build_and_load, fresh_arguments
 from .seed_checkpoints import make_absent_checkpoints, seed_everything
 
 
@@ -40,6 +42,8 @@ def load_models(base: argparse.Namespace) -> dict[str, RoleModel]:
     The trained ones come last: a resumed start restores the random generators after each of their
     loads, and nothing may draw from them between the last one and training.
     """
+    for role in TRAINED:  # what cannot be resumed is refused before anything is made or loaded
+        megatron_resume.role_args(role, fresh_arguments(base, role))
     if base.make_checkpoints:
         make_absent_checkpoints(base)
     # Making those checkpoints drew random numbers; the run must not depend on who made them.

@@ -1,0 +1,74 @@
+"""A role's configuration: kept for its receipts, and compared with that of the resume point before it is loaded."""
+
+import logging
+import sys
+from typing import Any
+
+from ..errors import MismatchError
+from ..resume.differences import Configuration, Difference, differences
+from ..resume.effects import Exact
+from ..resume.recorded import recorded
+from . import ranks
+from .installed import installed_versions
+from .session import Session
+
+logger = logging.getLogger("megatron_resume")
+
+INEXACT = (Exact.NO, Exact.UNKNOWN)
+CELL = 60  # most characters of a value in a table
+
+
+def compare(current: Session, role: str, args: Any) -> None:
+    """Note the arguments with which `role` was started, and say what changed in them; the first call counts.
+
+    Both sides are of this moment, so what a script does to its arguments later is no difference.
+
+    Raises:
+        MismatchError: Megatron cannot load the resume point with them.
+    """
+    if role in current.arguments:
+        return
+    arguments = recorded(vars(args))
+    if current.resumes is not None:
+        point = current.resumes.point
+        receipt = point.receipts[role]
+        found = differences(
+            Configuration(receipt.arguments, receipt.versions),
+            Configuration(arguments, installed_versions()),
+            matched_by_optimizer=_matched_by_optimizer(),
+        )
+        refused = _refused(found)
+        if refused:
+            raise MismatchError(f"start refused: {role} cannot continue from {point.name} like this:\n{refused}")
+        if found and ranks.rank() == 0:
+            level = logging.WARNING if any(one.exact in INEXACT for one in found) else logging.INFO
+            logger.log(
+                level, "%s continues from %s, saved with another configuration:\n%s", role, point.name, _table(found)
+            )
+    current.arguments[role] = arguments
+
+
+def _matched_by_optimizer() -> tuple[str, ...]:
+    """By what Megatron finds the state of a parameter group: from 0.19 on by its learning rates, too."""
+    optimizer = sys.modules.get("megatron.core.optimizer.optimizer")  # whoever can train has imported it
+    return tuple(getattr(optimizer, "param_group_identifier_keys", ()))
+
+
+def _refused(found: tuple[Difference, ...]) -> str:
+    by_need: dict[str, list[str]] = {}
+    for one in found:
+        if one.needed:
+            by_need.setdefault(one.needed, []).append(f"{one.name} was {_cell(one.then)} and is {_cell(one.now)}")
+    return "\n".join(f"  {', '.join(changes)}; {needed}" for needed, changes in by_need.items())
+
+
+def _table(found: tuple[Difference, ...]) -> str:
+    rows = [("argument", "then", "now", "goes on exactly")]
+    rows += [(one.name, _cell(one.then), _cell(one.now), one.exact.value) for one in found]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _cell(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= CELL else f"{text[: CELL // 2]}...{text[3 - CELL // 2 :]}"
