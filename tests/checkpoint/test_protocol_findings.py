@@ -34,7 +34,6 @@ def save(world: World, *processes: Process) -> None:
 
 
 def test_starting_over_loads_no_old_weights(world: World) -> None:
-    world.loads_when_it_starts_over = True  # --load and --save name one folder, as ever
     first = begin(world, "first")
     save(world, first)
     world.kill(first)
@@ -98,5 +97,5 @@ def test_an_orphaned_worker_does_not_reach_the_save_of_a_newer_attempt(world: Wo
     world.note_commits()
     assert world.is_whole(PointName(2, 2))
     for orphan in first.in_flight:
-        world.write_shards(orphan)
+        world.work(orphan)
     assert world.is_whole(PointName(2, 2))
