@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 from job_on_disk import contents
 from protocol_machine import SHARDS, Process, World, Writing, commit_without_looking, has_all_parts, told
 
-from megatron_resume.checkpoint import folder, leftovers
+from megatron_resume.checkpoint import attempts, fencing, folder, leases, leftovers
 from megatron_resume.checkpoint.layout import PointName, model_folder, parse_point, point_path, receipt_file
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.resume import choose
@@ -51,6 +51,7 @@ class Protocol(RuleBasedStateMachine):
         self.world.__enter__()
         self.one_job_per_role = False
         self.settled = False
+        self.next: PointName | str = "fresh"  # what a start without a request would do
         self.hurt: set[PointName] = set()  # points that a rule has damaged
         self.moved_back: set[tuple[str, Request]] = set()
         self.observer = self.world.launch((), "C", "observer", 0, NOTHING)
@@ -450,6 +451,19 @@ class Protocol(RuleBasedStateMachine):
             if point is not None:
                 self.hurt.add(point)
 
+    @precondition(lambda self: isinstance(self.next, PointName))
+    @rule(pick=number, other=st.integers(0, 9999))
+    def change_a_digit_of_a_record(self, pick: int, other: int) -> None:
+        """The point that is next in turn has a record that still is one, of something that never was."""
+        point = self.next
+        assert isinstance(point, PointName)
+        files = sorted(point_path(self.world.root, point).iterdir())
+        file = files[pick % len(files)]
+        data = file.read_bytes()
+        digits = [at for at, byte in enumerate(data) if chr(byte).isdecimal()]
+        self.world.overwrite(file, flipped(data, digits[other % len(digits)]))
+        self.hurt.add(point)
+
     def _uncommitted(self) -> list[PointName]:
         committed = set(self.world.points()) | self.hurt
         return [p for p in self._begun_points() if p not in committed and has_all_parts(self.world.root, p)]
@@ -511,6 +525,7 @@ class Protocol(RuleBasedStateMachine):
         self.world.note_commits()
         chosen, wanted = self.world.decide(self.observer), self.world.expected(self.observer)
         assert chosen == wanted, f"{chosen} was chosen, {wanted} is right"
+        self.next = chosen
 
     def what_is_committed_stays_as_it_is(self) -> None:
         for point in set(self.world.points()) - self.hurt:
@@ -580,9 +595,16 @@ def every_point(found: folder.Folder, _: object) -> Any:
 
 MUTANTS: dict[str, tuple[object, str, object]] = {
     "every point is on the live line": (choose, "live_line", every_point),
+    "a request is honoured at every start": (choose, "honoured_by", lambda *_: None),
+    "files of a point are not compared with its commit": (folder, "_check_own_files", lambda *_: None),
     "files of models are not checked": (folder, "problem_with_files", lambda *_: None),
     "roles may be of two moments": (folder, "_check_one_moment", lambda *_: None),
+    "no holder seems alive": (leases, "is_alive", lambda *_: False),
+    "nobody is superseded": (attempts, "newer_than", lambda *_: None),
     "nothing is moved away": (leftovers, "move_away", lambda *_, **__: []),
+    "trackers stay as they were": (leftovers, "retire_tracker", lambda *_, **__: None),
+    "links of earlier attempts stay": (fencing, "take_names", lambda *_, **__: None),
+    "no model is put back": (leftovers, "put_back", lambda *_, **__: None),
 }
 
 
