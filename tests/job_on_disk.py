@@ -1,5 +1,6 @@
 """A job's folders as the package itself writes them, without Megatron: for tests of what is on disk."""
 
+import os
 from pathlib import Path
 
 from megatron_resume.checkpoint import commit
@@ -135,6 +136,9 @@ class JobOnDisk:
 
 def contents(base: Path) -> dict[str, bytes | None]:
     """Every path below `base` with its bytes: to show that nothing changed."""
-    return {
-        str(path.relative_to(base)): path.read_bytes() if path.is_file() else None for path in sorted(base.rglob("*"))
-    }
+    found: dict[str, bytes | None] = {}
+    for folder, folders, files in os.walk(base):
+        for name in [*folders, *files]:
+            path = os.path.join(folder, name)
+            found[os.path.relpath(path, base)] = Path(path).read_bytes() if os.path.isfile(path) else None
+    return found

@@ -15,6 +15,7 @@ import types
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -128,11 +129,12 @@ class Weights:
 
 @dataclass
 class Writing:
-    """An asynchronous save of the pretended Megatron: `files` are still to be written into `folder`."""
+    """A save of the pretended Megatron: `files` are still to be written into `folder`."""
 
     folder: Path
     files: dict[str, bytes]
     finalizers: list[Callable[[], None]] = field(default_factory=list)
+    lost: bool = False  # the worker found no folder
 
     def add_finalize_fn(self, action: Callable[[], None]) -> None:
         self.finalizers.append(action)
@@ -172,6 +174,12 @@ class Process:
         current: session.Session = self.state[1]
         return current
 
+    @property
+    def attempt(self) -> int:
+        """The number of its attempt; 0 before it began."""
+        begun = self.session is not None and self.session.lease_keeper is not None
+        return self.session.attempt if begun else 0
+
 
 class World:
     """The folders of one job, every process that it ever had, and what each one wrote."""
@@ -184,7 +192,7 @@ class World:
         self.written: dict[tuple[str, PointName], Weights] = {}
         self.committed: dict[PointName, dict[str, bytes]] = {}  # every file of a point when its commit appeared
         self.now = 0.0
-        self.loads_when_it_starts_over = False  # see test_starting_over_loads_no_old_weights
+        self.writes_so_far = 0
         self._environment = ExitStack()
         self._load = loading.wrap_load_checkpoint(self._megatron_load)
         self._save = saving.wrap_save_checkpoint(self._megatron_save)
@@ -322,8 +330,8 @@ class World:
             ckpt_format="torch_dist",
             consumed_train_samples=0,
         )
-        if process.request.begins_anew and not self.loads_when_it_starts_over:
-            args.load = None  # on a fresh start what to load is the user's own choice
+        if process.request.fresh:
+            args.load = None  # where resuming is switched off, what to load is the script's own choice
         return args
 
     def save_folder(self, role: str) -> Path:
@@ -340,6 +348,8 @@ class World:
                 return 0, 0
             iteration = int(tracker.read_text())
         folder = Path(args.load, model_folder(iteration))
+        missing = [shard for shard in SHARDS if not (folder / shard).exists()]
+        assert not missing, f"{process.launch} is sent to {folder}, where {missing} are missing"
         shards = [json.loads((folder / shard).read_bytes()) for shard in SHARDS]
         args.consumed_train_samples = shards[0]["samples"]
         process.loaded[args.resume_role] = {**shards[0], "shards": shards, "files": contents(folder)}
@@ -361,40 +371,51 @@ class World:
         moment = (current.episode, current.consumed_samples)
         self.written[args.resume_role, name] = Weights(moment, files)
         folder = Path(args.save, model_folder(iteration))
-        if folder.exists():
-            raise AssertionError(f"{folder} stands where {process.launch} saves")
+        assert not folder.exists(), f"{folder} stands where {process.launch} saves"
         folder.mkdir(parents=True)
-        writing, tracker = Writing(folder, files), Path(args.save, TRACKER)
+        writing, tracker = Writing(folder, dict(files)), Path(args.save, TRACKER)
         writing.add_finalize_fn(lambda: tracker.write_text(str(iteration)))
         if process.asynchronous:
             process.in_flight.append(writing)
             self._schedule(writing)
             return
-        crash.crash_point("megatron writes")
-        self.write_shards(writing)
+        for _ in SHARDS:
+            crash.crash_point("megatron writes")
+            self.work(writing, shards=1)
         crash.crash_point("megatron wrote")
-        writing.finalizers[0]()
+        self._finish(writing)
 
     def _megatron_schedule(self, async_request: Writing) -> None:
         pass
 
     def _megatron_finalize(self, blocking: bool = False) -> None:
-        process = self._process
-        while process.in_flight:
-            writing = process.in_flight.pop(0)
-            self.write_shards(writing)
-            for finalizer in writing.finalizers:
-                finalizer()
-            if not blocking:
+        in_flight = self._process.in_flight
+        while in_flight:
+            if blocking:
+                self.work(in_flight[0])
+            if in_flight[0].files and not in_flight[0].lost:
                 return
+            self._finish(in_flight.pop(0))
 
-    def write_shards(self, writing: Writing) -> bool:
-        """What Megatron's worker does by name, also an orphaned one. Returns whether a folder was there."""
-        if not writing.folder.exists():
-            return False
-        for shard, data in writing.files.items():
-            (writing.folder / shard).write_bytes(data)
-        return True
+    def _finish(self, writing: Writing) -> None:
+        if writing.lost or not writing.folder.exists():
+            raise FileNotFoundError(writing.folder)
+        for finalizer in writing.finalizers:
+            finalizer()
+
+    def work(self, writing: Writing, *, shards: int = len(SHARDS)) -> None:
+        """Megatron's worker writes this many more shards, by name; it outlives its process."""
+        for shard in list(writing.files)[:shards]:
+            writing.lost = not writing.folder.exists()
+            if writing.lost:
+                return
+            self.overwrite(writing.folder / shard, writing.files.pop(shard))
+
+    def overwrite(self, path: Path, data: bytes) -> None:
+        """Write a file at a time of its own, however coarse the clock of the file system is."""
+        path.write_bytes(data)
+        self.writes_so_far += 1
+        os.utime(path, ns=(0, self.writes_so_far))
 
     # What a process does
 
@@ -441,8 +462,8 @@ class World:
 
         self._run(process, "train", action, until)
 
-    def finalize(self, process: Process, *, until: int | None = None) -> None:
-        self._run(process, "train", lambda: self._finalize(blocking=False), until)
+    def finalize(self, process: Process, *, blocking: bool, until: int | None = None) -> None:
+        self._run(process, "train", lambda: self._finalize(blocking=blocking), until)
 
     def writes(self, process: Process) -> bool:
         """Whether its writer thread has work."""
@@ -461,8 +482,7 @@ class World:
 
     def settle(self, process: Process) -> None:
         """All that a process does before it leaves: its saves are finalized, written and committed."""
-        while process.runs and process.in_flight:
-            self.finalize(process)
+        self.finalize(process, blocking=True)
         while process.runs and self.writes(process):
             self.write(process)
 
@@ -489,21 +509,27 @@ class World:
             process.code = end.code
         except ResumeError as error:
             process.code = error.exit_code
+        except OSError as error:
+            raise AssertionError(f"{process.launch} ended without a word: {error!r}") from error
 
     # What lies on disk, told without the package's readers
 
     def starts(self) -> dict[int, dict[str, Any]]:
-        """Attempts that began, with their start.json."""
-        found = {}
-        for path in sorted((self.root / "attempts").glob("*/start.json")):
-            found[int(path.parent.name)] = json.loads(path.read_bytes())
+        """Attempts that began, with their start.json, ascending."""
+        attempts, found = str(self.root / "attempts"), {}
+        for name in sorted(os.listdir(attempts)) if os.path.isdir(attempts) else []:
+            with suppress(FileNotFoundError), open(f"{attempts}/{name}/start.json", "rb") as file:
+                found[int(name)] = parsed(file.read())
         return found
+
+    def superseded(self, process: Process) -> bool:
+        return 0 < process.attempt < max(self.starts(), default=0)
 
     def points(self) -> list[PointName]:
         """Points with a commit, ascending."""
         names = os.listdir(self.root) if self.root.exists() else []
         found = [point for name in names if (point := parse_point(name)) is not None]
-        return sorted(point for point in found if (point_path(self.root, point) / COMMITTED).exists())
+        return sorted(point for point in found if os.path.exists(f"{self.root}/{point.folder}/{COMMITTED}"))
 
     def note_commits(self) -> None:
         """Remember every file of a point once its commit is there."""
@@ -542,29 +568,9 @@ class World:
                 continue
         return False
 
-    def line(self, attempt: int | None) -> list[PointName]:
-        """Committed points of the line that ends in `attempt`, newest first."""
-        starts, points, found = self.starts(), self.points(), list[PointName]()
-        newest = None
-        while attempt in starts:
-            own = [p for p in points if p.attempt == attempt and (newest is None or p.iteration <= newest)]
-            found += sorted(own, reverse=True)
-            if starts[attempt]["parent"] is None:
-                break
-            newest, attempt = starts[attempt]["parent"]
-        return found
-
-    def head(self) -> int | None:
-        with_commits = {point.attempt for point in self.points()}
-        for number, begun in sorted(self.starts().items(), reverse=True):
-            anew = begun["requested"]["fresh"] or begun["requested"]["start_over"]
-            if begun["outcome"] == "resume" or anew or number in with_commits:
-                return number
-        return None
-
     def expected(self, process: Process) -> PointName | str:
         """What a start of `process` has to choose: a point, "fresh" or "refused"."""
-        request, starts = process.request, self.starts()
+        request, starts, points = process.request, self.starts(), self.points()
         before = [
             number
             for number, begun in starts.items()
@@ -574,19 +580,18 @@ class World:
         honoured = any({k: starts[n]["requested"][k] for k in plain} == plain for n in before)
         if request.fresh or (request.start_over and not honoured):
             return "fresh"
+        head = newest_that_counts(starts, points)
         if not honoured and (request.iteration is not None or request.attempt is not None):
-            line = self.line(request.attempt if request.attempt is not None else self.head())
-            fit = [p for p in line if request.iteration in (None, p.iteration) and self.is_whole(p)]
-            return fit[0] if fit else "refused"
-        whole = [point for point in self.line(self.head()) if self.is_whole(point)]
-        if whole:
-            return whole[0]
-        head = self.head()
-        if not self.points():
+            candidates = line(starts, points, head if request.attempt is None else request.attempt)
+            fit = (p for p in candidates if request.iteration in (None, p.iteration) and self.is_whole(p))
+            return next(fit, "refused")
+        whole = next((point for point in line(starts, points, head) if self.is_whole(point)), None)
+        if whole is not None:
+            return whole
+        if not points:
             return "refused" if head is not None and starts[head]["parent"] else "fresh"
-        if head in before and head not in {point.attempt for point in self.points()}:
-            anew = starts[head]["requested"]["fresh"] or starts[head]["requested"]["start_over"]
-            return "fresh" if anew else "refused"
+        if head in before and head not in {point.attempt for point in points}:
+            return "fresh" if began_anew(starts[head]) else "refused"
         return "refused"
 
     def decide(self, process: Process) -> PointName | str:
@@ -594,6 +599,34 @@ class World:
         with self._in(process, None):
             config = session.resolve(vars(self.args_for(None, process)), {})
             return told(start.decide(self.root, config, process.launch)[1])
+
+
+@cache
+def parsed(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(data)
+    return found
+
+
+def began_anew(start: dict[str, Any]) -> bool:
+    return bool(start["requested"]["fresh"] or start["requested"]["start_over"])
+
+
+def newest_that_counts(starts: dict[int, dict[str, Any]], points: list[PointName]) -> int | None:
+    """The attempt in which the live line ends."""
+    with_commits = {point.attempt for point in points}
+    counts = (n for n in starts if starts[n]["outcome"] == "resume" or began_anew(starts[n]) or n in with_commits)
+    return max(counts, default=None)
+
+
+def line(starts: dict[int, dict[str, Any]], points: list[PointName], attempt: int | None) -> list[PointName]:
+    """Committed points of the line that ends in `attempt`, newest first."""
+    found: list[PointName] = []
+    newest: int | None = None
+    while attempt in starts:
+        own = [p for p in points if p.attempt == attempt and (newest is None or p.iteration <= newest)]
+        found += sorted(own, reverse=True)
+        newest, attempt = starts[attempt]["parent"] or (None, None)
+    return found
 
 
 def told(outcome: Outcome) -> PointName | str:

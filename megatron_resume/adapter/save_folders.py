@@ -152,9 +152,8 @@ def _clear_beyond(current: Session, role: str, iteration: int) -> None:
     """On a fresh start, on rank 0: move away what this job, and nobody else, saved after `iteration`."""
     with _reached_by_own_name(current, role) as save:
         ours = leftovers.iterations_of_job(current.root)
+        leftovers.retire_tracker(save, attempt=current.attempt, beyond=iteration, only=ours)
         moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration, only=ours)
-        if moved:
-            leftovers.retire_tracker(save, attempt=current.attempt)
     _tell(current, role, moved)
 
 

@@ -35,7 +35,7 @@ def move_away(save: Path, *, attempt: int, beyond: int, only: Container[int] | N
 
     Returns the iterations that were moved. Otherwise shards of two attempts could mix in one folder.
     """
-    wanted = [i for i in saved_iterations(save) if i > beyond and (only is None or i in only)]
+    wanted = _to_move(save, beyond, only)
     for iteration in wanted:
         _move_model(save, iteration, attempt)
     return wanted
@@ -51,6 +51,10 @@ def move_iteration_away(save: Path, iteration: int, *, attempt: int) -> bool:
 
 def _move_model(save: Path, iteration: int, attempt: int) -> None:
     move(save / model_folder(iteration), _free(abandoned(save, attempt) / model_folder(iteration)))
+
+
+def _to_move(save: Path, beyond: int, only: Container[int] | None) -> list[int]:
+    return [i for i in saved_iterations(save) if i > beyond and (only is None or i in only)]
 
 
 def put_back(model: Path, save: Path, iteration: int, *, attempt: int) -> None:
@@ -86,11 +90,15 @@ def write_tracker(save: Path, iteration: int) -> None:
     replace(tracker, text)
 
 
-def retire_tracker(save: Path, *, attempt: int) -> None:
-    """After a move without a point to go back to: the tracker names what is left, or goes along."""
-    left = saved_iterations(save)
+def retire_tracker(save: Path, *, attempt: int, beyond: int, only: Container[int] | None = None) -> None:
+    """Before the same is moved away without a point to go back to: the tracker names what will be left, or goes along.
+
+    Before, so that whoever dies in between leaves no tracker that sends Megatron to a folder that is gone.
+    """
+    moved = _to_move(save, beyond, only)
+    left = [iteration for iteration in saved_iterations(save) if iteration not in moved]
     tracker = save / TRACKER
-    if left:
+    if moved and left:
         write_tracker(save, left[-1])
-    elif tracker.exists():
+    elif moved and tracker.exists():
         move(tracker, _free(abandoned(save, attempt) / TRACKER))

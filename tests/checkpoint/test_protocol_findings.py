@@ -1,5 +1,6 @@
 """What the protocol machine found, each as short as it can be told."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,6 @@ def save(world: World, *processes: Process) -> None:
 
 
 def test_starting_over_loads_no_old_weights(world: World) -> None:
-    world.loads_when_it_starts_over = True  # --load and --save name one folder, as ever
     first = begin(world, "first")
     save(world, first)
     world.kill(first)
@@ -69,6 +69,22 @@ def test_a_role_that_joins_an_abandoned_line_gets_its_model_back(world: World) -
     assert (policy.code, value.code) == (None, None)
 
 
+def test_a_fresh_start_that_died_anywhere_leaves_no_tracker_to_nowhere(tmp_path: Path) -> None:
+    for steps in itertools.count():
+        with World(tmp_path / f"{steps}") as world:
+            first = begin(world, "first")
+            world.train(first)
+            world.save(first, "policy", asynchronous=False)
+            world.kill(first)
+            second = world.launch(TRAINED, "A", "second", 0, Request())
+            world.begin(second, until=steps)
+            if second.trains:
+                break
+            world.kill(second)
+            assert begin(world, "third").trains
+    assert steps > 20
+
+
 def test_an_orphaned_worker_does_not_reach_the_save_of_a_newer_attempt(world: World) -> None:
     first = begin(world, "first")
     save(world, first)
@@ -81,5 +97,5 @@ def test_an_orphaned_worker_does_not_reach_the_save_of_a_newer_attempt(world: Wo
     world.note_commits()
     assert world.is_whole(PointName(2, 2))
     for orphan in first.in_flight:
-        world.write_shards(orphan)
+        world.work(orphan)
     assert world.is_whole(PointName(2, 2))

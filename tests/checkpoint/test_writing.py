@@ -181,16 +181,15 @@ def test_a_fresh_start_leaves_what_is_not_of_this_job(job: JobOnDisk) -> None:
     save = job.save_folder("policy")
     (save / "iter_0000003").mkdir()
     ours = leftovers.iterations_of_job(job.root)
+    leftovers.retire_tracker(save, attempt=2, beyond=0, only=ours)
     assert leftovers.move_away(save, attempt=2, beyond=0, only=ours) == [4]
-    leftovers.retire_tracker(save, attempt=2)
     assert (save / "latest_checkpointed_iteration.txt").read_text() == "3"
 
 
 def test_without_any_model_left_the_tracker_goes_along(job: JobOnDisk) -> None:
     job.save(job.attempt(), 4, parts=("policy",))
     save = job.save_folder("policy")
-    leftovers.move_away(save, attempt=2, beyond=0)
-    leftovers.retire_tracker(save, attempt=2)
+    leftovers.retire_tracker(save, attempt=2, beyond=0)
     assert not (save / "latest_checkpointed_iteration.txt").exists()
 
 

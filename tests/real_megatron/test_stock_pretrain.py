@@ -81,3 +81,15 @@ def test_a_job_that_a_signal_stopped_says_so_and_goes_on(server: Server, tmp_pat
     assert (stopped["last_commit"], stopped["processes"][0]["says"]) == (5, "stopped with exit code 0: SIGTERM")
     assert (finished["last_commit"], finished["processes"][0]["says"]) == (8, "finished")
     assert list(job.effective()) == list(range(1, 9))
+
+
+def test_a_fresh_start_that_died_while_it_cleared_the_save_folder_leaves_one_that_starts(
+    server: Server, tmp_path: Path
+) -> None:
+    run = Pretraining(server, tmp_path / "run", "--load", str(tmp_path / "run" / "checkpoints"))
+    for crash in ("model.synced", "move.renamed@iter_0000003"):
+        code, log = run.start(crash=crash)
+        assert (code, f"crash point {crash}" in log) == (-9, True), log[-4000:]
+    code, log = run.start()
+    assert code == 0, log[-4000:]
+    assert run.status()["point"] == {"iteration": 8, "attempt": 3}
