@@ -132,7 +132,9 @@ def _superseded_ends_so(current: Session) -> Iterator[None]:
     """Where a newer attempt has taken the save folder's name away, that is what to say of the missing folder."""
     try:
         yield
-    except Exception as error:
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # torch's CheckpointException is no Exception
         newer = attempts.newer_than(current.root, current.attempt)
         if newer is None:
             raise
