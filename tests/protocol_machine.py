@@ -571,13 +571,9 @@ class World:
     def expected(self, process: Process) -> PointName | str:
         """What a start of `process` has to choose: a point, "fresh" or "refused"."""
         request, starts, points = process.request, self.starts(), self.points()
-        before = [
-            number
-            for number, begun in starts.items()
-            if begun["launch"]["job"] == process.launch.job and begun["launch"]["restart"] < process.launch.restart
-        ]
         plain = {"iteration": request.iteration, "attempt": request.attempt, "start_over": request.start_over}
-        honoured = any({k: starts[n]["requested"][k] for k in plain} == plain for n in before)
+        as_asked = [n for n in starts if {key: starts[n]["requested"][key] for key in plain} == plain]
+        honoured = any(self._took_part(process.launch, number) for number in as_asked)
         if request.fresh or (request.start_over and not honoured):
             return "fresh"
         head = newest_that_counts(starts, points)
@@ -590,9 +586,15 @@ class World:
             return whole
         if not points:
             return "refused" if head is not None and starts[head]["parent"] else "fresh"
-        if head in before and head not in {point.attempt for point in points}:
-            return "fresh" if began_anew(starts[head]) else "refused"
-        return "refused"
+        own = head is not None and head not in {point.attempt for point in points}
+        return "fresh" if own and began_anew(starts[head]) and self._took_part(process.launch, head) else "refused"
+
+    def _took_part(self, launch: Launch, attempt: int) -> bool:
+        """Whether the job of `launch` opened or joined the attempt before it was restarted."""
+        folder = self.root / "attempts" / f"{attempt:04d}"
+        launches = [json.loads((folder / "start.json").read_bytes())["launch"]]
+        launches += [json.loads(lease.read_bytes())["holder"] for lease in folder.glob("*.lease")]
+        return any(one["job"] == launch.job and one["restart"] < launch.restart for one in launches)
 
     def decide(self, process: Process) -> PointName | str:
         """What the package would choose for a start of `process` now, with nothing changed."""

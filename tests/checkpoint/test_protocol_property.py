@@ -225,7 +225,7 @@ class Protocol(RuleBasedStateMachine):
         outcome, key = process.session.outcome, (process.launch.job, process.request)
         asked = "was asked for" in outcome.reason
         joined = self.world.starts()[process.session.attempt]["launch"]["pid"] != process.number
-        if process.request.once and asked and not joined:
+        if process.request.once and asked and not joined and not process.hidden:
             starts = self.world.starts().values()
             committed = {point.attempt for point in self.world.points()}
             again = key in self.moved_back and any(
@@ -601,7 +601,7 @@ MUTANTS: dict[str, tuple[object, str, object]] = {
     "roles may be of two moments": (folder, "_check_one_moment", lambda *_: None),
     "no holder seems alive": (leases, "is_alive", lambda *_: False),
     "nobody is superseded": (attempts, "newer_than", lambda *_: None),
-    "nothing is moved away": (leftovers, "move_away", lambda *_, **__: []),
+    "nothing is moved away": (leftovers, "_move_model", lambda *_: None),
     "trackers stay as they were": (leftovers, "retire_tracker", lambda *_, **__: None),
     "links of earlier attempts stay": (fencing, "take_names", lambda *_, **__: None),
     "no model is put back": (leftovers, "put_back", lambda *_, **__: None),
