@@ -98,7 +98,8 @@ def _fence(current: Session, role: str) -> None:
             make_folder(Path(save))  # Megatron would not make its name durable
             fencing.take_names(root, role, before=attempt)
             fencing.make_own_name(root, attempt, role, save)
-        _take_name_at_end(root, attempt, role)
+        if not current.fenced:
+            _take_names_at_end(current)
         assert current.lease_keeper is not None
         current.lease_keeper.check()
     ranks.barrier()
@@ -107,13 +108,15 @@ def _fence(current: Session, role: str) -> None:
     current.fenced.add(role)
 
 
-def _take_name_at_end(root: Path, attempt: int, role: str) -> None:
+def _take_names_at_end(current: Session) -> None:
+    """Before the first save of any role, so before the writer, which needs the names: what came last is called first."""
     pid = os.getpid()  # a forked child ends sooner
 
     def take() -> None:
         if os.getpid() == pid:
             with suppress(OSError):
-                fencing.take_name(root, attempt, role)
+                for role in current.fenced:
+                    fencing.take_name(current.root, current.attempt, role)
 
     at_end(take)
 

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -257,6 +258,25 @@ def forgets_to_load_value():
     from rlhf import start
 
     start.build_and_load = build_without_loading
+
+
+def loads_nothing_and_commits_at_the_end():
+    """Models begin with weights of the script's own, and a slow disk leaves every commit to the process's end."""
+    from megatron.training import get_args
+    from rlhf import roles
+
+    from megatron_resume.adapter.writer import Writer
+
+    setup, wait, write = roles.setup_model_and_optimizer, Writer.wait, Writer._write
+    leaving = threading.Event()
+
+    def setup_without_load(*arguments):
+        get_args().load = get_args().pretrained_checkpoint = None
+        return setup(*arguments)
+
+    roles.setup_model_and_optimizer = setup_without_load
+    Writer.wait = lambda self: (leaving.set(), wait(self))[1]
+    Writer._write = lambda self, *save: (leaving.wait(), write(self, *save))[1]
 
 
 def own_train_step():

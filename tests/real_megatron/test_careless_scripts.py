@@ -116,3 +116,10 @@ def test_copies_saved_elsewhere_and_saves_not_to_keep_are_left_alone(
     assert (run.output / "checkpoints" / "policy_best" / "iter_0000004").is_dir()
     run.finish("--non-persistent-ckpt-type", "global")
     assert run.trace() == undisturbed("dp2").trace()
+
+
+def test_saves_without_a_load_before_them_are_committed_also_while_the_process_ends(new_run: Callable[..., Run]) -> None:
+    run = new_run()
+    ended = run.tampered("loads_nothing_and_commits_at_the_end")
+    assert ended.code == 0, ended.log[-4000:]
+    assert run.status()["point"] == {"iteration": 6, "attempt": 1}
