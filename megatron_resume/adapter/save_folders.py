@@ -109,7 +109,7 @@ def _fence(current: Session, role: str) -> None:
 
 
 def _take_names_at_end(current: Session) -> None:
-    """Before the first save of any role, so before the writer, which needs the names: what came last is called first."""
+    """When the writer is done, which needs the names: it is made later, and what came last is called first."""
     pid = os.getpid()  # a forked child ends sooner
 
     def take() -> None:

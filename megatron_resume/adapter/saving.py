@@ -2,7 +2,7 @@
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Saves(msgspec.Struct):
     begun: Save | None = None
     in_flight: list[Save] = []
     known: set[tuple[str, int]] = set()  # (role, iteration) saved by this attempt
+    tried: set[tuple[str, int]] = set()  # these, and those that failed or are not to be committed
     room: int = 0  # for the random states of a rank; 0 until the first save
     writer: Writer | None = None  # on rank 0, from the first save on
 
@@ -193,9 +194,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     current.hold(role, args)
     save_folders.clear_before_save(current, role, iteration)
     _open_point(current, iteration)
-    save = Save(role, iteration, finished=None)
-    if not _in_mid_episode_without_experience(current, role, iteration):
-        save.states = _gather_states(current, role, iteration)
+    save = Save(role, iteration, finished=None, states=_gather_states(current, role, iteration))
+    if not _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
         save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"))
         _saves.known.add((role, iteration))
     _saves.begun = save
@@ -281,11 +281,15 @@ def scheduler_steps(scheduler: Any) -> int | None:
 
 def _gather_states(current: Session, role: str, iteration: int) -> rng.Gathered | None:
     """With the save that completes what this process holds, where it owns the data. Call on every rank."""
-    completes = all(other == role or (other, iteration) in _saves.known for other in current.save_folders)
-    if not (current.owns_data and completes):
+    _saves.tried.add((role, iteration))
+    if not (current.owns_data and _completes(current, role, iteration, _saves.tried)):
         return None
     _saves.room = _saves.room or rng.room()
     return rng.gather(_saves.room)
+
+
+def _completes(current: Session, role: str, iteration: int, saves: Container[tuple[str, int]]) -> bool:
+    return all(other == role or (other, iteration) in saves for other in current.save_folders)
 
 
 def _capture(current: Session, save: Save, args: Any, scheduler: Any) -> FinishedSave | None:
@@ -297,7 +301,8 @@ def _capture(current: Session, save: Save, args: Any, scheduler: Any) -> Finishe
         assert current.lease_keeper is not None
         _saves.writer = Writer(current.root, current.config.trained_roles, current.lease_keeper.stop_if_superseded)
     progress = _progress(current, args)
-    data, arrays = _data(current, name, progress) if save.states else (None, {})
+    completes = save.states is not None and _completes(current, save.role, save.iteration, _saves.known)
+    data, arrays = _data(current, name, progress) if completes else (None, {})
     return FinishedSave(
         name=name,
         nonce=current.nonce,

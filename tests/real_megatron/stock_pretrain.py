@@ -1,12 +1,13 @@
 """A stock pretraining entry: Megatron's own `pretrain()` loop, not one word about resuming in it.
 
 Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats, and gets SIGTERM, as from
-a scheduler, in the iteration SIGTERM_AT.
+a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it.
 """
 
 import os
 import signal
 from functools import partial
+from importlib import import_module
 
 import torch
 from megatron.core.enums import ModelType
@@ -54,6 +55,8 @@ def loss_func(rows, losses):
     if os.environ.get("SIGTERM_AT") == str(get_args().curr_iteration + 1):
         os.kill(os.getpid(), signal.SIGTERM)
     if torch.distributed.get_rank() == 0:
+        if "LOOKS_AT_PROGRESS" in os.environ:
+            print(import_module("megatron_resume").progress())
         with open(os.environ["LOSSES"], "a") as file:
             file.write(f"{get_args().curr_iteration + 1} {mean.item().hex()} {rows.tolist()}\n")
     return mean, {"lm loss": torch.stack([mean.detach(), torch.ones(())])}

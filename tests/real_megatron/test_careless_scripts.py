@@ -118,7 +118,7 @@ def test_copies_saved_elsewhere_and_saves_not_to_keep_are_left_alone(
     assert run.trace() == undisturbed("dp2").trace()
 
 
-def test_saves_without_a_load_before_them_are_committed_also_while_the_process_ends(new_run: Callable[..., Run]) -> None:
+def test_saves_of_roles_that_were_not_loaded_are_committed_while_the_process_ends(new_run: Callable[..., Run]) -> None:
     run = new_run()
     ended = run.tampered("loads_nothing_and_commits_at_the_end")
     assert ended.code == 0, ended.log[-4000:]

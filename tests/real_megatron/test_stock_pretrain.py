@@ -25,10 +25,10 @@ class Pretraining:
         options += " --attention-dropout 0.1 --hidden-dropout 0.1"
         self.argv = [*megatron_flags(output), "--save", str(output / "checkpoints"), *options.split(), *flags]
 
-    def start(self, crash: str | None = None, sigterm_at: int | None = None) -> tuple[int, str]:
+    def start(self, crash: str | None = None, sigterm_at: int | None = None, **more: str) -> tuple[int, str]:
         log = self.output / "log.txt"
         self.losses.append(self.output / f"losses{len(self.losses)}.txt")
-        env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses[-1])}
+        env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses[-1]), **more}
         env["SIGTERM_AT"] = None if sigterm_at is None else str(sigterm_at)
         job: dict[str, Any] = {"name": "pretrain", "script": str(HERE / "run_command.py"), "log": str(log)}
         argv = [str(HERE / "stock_pretrain.py"), *self.argv]
@@ -93,3 +93,10 @@ def test_a_fresh_start_that_died_while_it_cleared_the_save_folder_leaves_one_tha
     code, log = run.start()
     assert code == 0, log[-4000:]
     assert run.status()["point"] == {"iteration": 8, "attempt": 3}
+
+
+def test_progress_that_only_rank_0_asks_for_hangs_nothing(server: Server, tmp_path: Path) -> None:
+    run = Pretraining(server, tmp_path / "run")
+    code, log = run.start(LOOKS_AT_PROGRESS="1")
+    assert code == 0, log[-4000:]
+    assert "policy of iteration 3 will not be committed: episode 0 is not done" in log
