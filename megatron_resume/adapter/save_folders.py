@@ -9,12 +9,12 @@ from typing import Any
 
 from ..checkpoint import fencing, leftovers
 from ..checkpoint.atomic import make_folder
-from ..errors import ConfigError
+from ..errors import ConfigError, RejoinError
 from ..resume.choose import Fresh, Resume
 from . import ranks
 from .at_end import at_end
 from .ending import naming_the_path
-from .session import Session, resolved
+from .session import Session
 
 logger = logging.getLogger("megatron_resume")
 
@@ -42,6 +42,7 @@ def clear_before_save(current: Session, role: str, iteration: int) -> None:
     Before the first save of a fresh start that is what this job's earlier attempts began to save after
     the loaded iteration, and always what stands at this very iteration.
     """
+    _check_name(current, role)
     if role not in current.last_in_folder:
         _look_into(current, role)
     if iteration > current.last_in_folder[role]:
@@ -103,9 +104,17 @@ def _fence(current: Session, role: str) -> None:
         assert current.lease_keeper is not None
         current.lease_keeper.check()
     ranks.barrier()
-    if not ranks.everywhere(resolved(str(fencing.own_name(root, attempt, role))) == save):
+    if not ranks.everywhere(fencing.lost_name(root, attempt, role, save) is None):
         raise ConfigError(f"not every rank finds {role}'s --save {save} by way of {root}; all nodes must share both")
     current.fenced.add(role)
+
+
+def _check_name(current: Session, role: str) -> None:
+    """Raises RejoinError where a newer attempt took the name away, and then withdrew: Megatron would save beside it."""
+    if role in current.fenced and ranks.rank() == 0:
+        lost = fencing.lost_name(current.root, current.attempt, role, current.save_folders[role])
+        if lost:
+            raise RejoinError(f"{role} cannot be saved: {lost}; restart to continue from the newest resume point")
 
 
 def _take_names_at_end(current: Session) -> None:

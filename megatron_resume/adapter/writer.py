@@ -14,7 +14,7 @@ import msgspec
 from ..checkpoint import arrays as codec
 from ..checkpoint import commit
 from ..checkpoint.arrays import Arrays
-from ..checkpoint.fencing import own_name
+from ..checkpoint.fencing import lost_name, own_name
 from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
 from ..checkpoint.records import DataCheckpoint, Moment, Receipt
@@ -128,6 +128,9 @@ class Writer:
             )
 
     def _receipt(self, save: FinishedSave) -> Receipt:
+        lost = lost_name(self.root, save.name.attempt, save.role, str(save.save))
+        if lost:
+            raise DamagedError(lost)
         return Receipt(
             role=save.role,
             iteration=save.name.iteration,

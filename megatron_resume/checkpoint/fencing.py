@@ -26,6 +26,13 @@ def make_own_name(root: Path, attempt: int, role: str, save: str) -> None:
     crash_point("name.made", role)
 
 
+def lost_name(root: Path, attempt: int, role: str, save: str) -> str | None:
+    """Why what is saved by this attempt's name does not get into `save`; None when it does."""
+    link = own_name(root, attempt, role)
+    found = os.path.realpath(link)
+    return None if found == save else f"{link} leads to {found}, not to {save}"
+
+
 def take_names(root: Path, role: str, *, before: int) -> None:
     """Take away the names that attempts before `before` gave the save folder of `role`."""
     for attempt in attempt_numbers(root):

@@ -77,6 +77,21 @@ def save_and_leave(job: JobOnDisk) -> None:
     save_both(job, writer(job), 2)
 
 
+def test_a_model_that_was_not_saved_into_its_save_folder_is_not_committed(
+    job: JobOnDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, name = writer(job), PointName(2, 1)
+    for save in [finished(job, role, name) for role in job.roles]:
+        if save.role == "policy":  # a newer attempt took the link, and Megatron made the folder that it missed
+            link = own_name(job.root, 1, "policy")
+            link.unlink()
+            job.save_folder("policy").rename(link)
+        made.enqueue(save)
+    made.wait()
+    assert job.folder().committed == []
+    assert f"policy.save, not to {job.save_folder('policy')}" in caplog.text
+
+
 def disk_is_full(_: int) -> None:
     raise OSError(28, "No space left on device", "policy.json")
 

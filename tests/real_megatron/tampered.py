@@ -279,6 +279,23 @@ def loads_nothing_and_commits_at_the_end():
     Writer._write = lambda self, *save: (leaving.wait(), write(self, *save))[1]
 
 
+def another_start_takes_the_names_and_withdraws():
+    """As one with --take-over does that is refused when it has fenced policy already."""
+    from rlhf import job
+
+    from megatron_resume.adapter import ranks, session
+    from megatron_resume.checkpoint import fencing
+
+    save = job.save_checkpoint
+
+    def lose_the_name_before(iteration, *args, **kwargs):
+        if iteration == 4 and ranks.rank() == 0:
+            fencing.take_names(session.current().root, "policy", before=2)
+        return save(iteration, *args, **kwargs)
+
+    job.save_checkpoint = lose_the_name_before
+
+
 def own_train_step():
     """A loop with a train step of its own, in which no hook is."""
     from rlhf import update

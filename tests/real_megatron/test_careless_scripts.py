@@ -96,6 +96,18 @@ def test_mid_episode_is_noticed_also_without_megatrons_train_step(new_run: Calla
     assert run.status()["outcome"] == "fresh"
 
 
+def test_a_save_folder_whose_name_was_taken_away_ends_the_run_before_it_saves_elsewhere(
+    new_run: Callable[..., Run],
+) -> None:
+    run = new_run()
+    ended = run.tampered("another_start_takes_the_names_and_withdraws")
+    assert run.status()["passed_over"] == []
+    assert ended.code == 203, ended.log[-4000:]
+    assert "policy.save leads to" in ended.log
+    run.finish()
+    assert run.status()["point"] == {"iteration": 6, "attempt": 2}
+
+
 def test_a_role_that_is_never_saved_is_said_to_be_missing(new_run: Callable[..., Run]) -> None:
     run = new_run()
     ended = run.tampered("saves_value_never")
