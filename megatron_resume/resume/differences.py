@@ -85,9 +85,18 @@ def _changed(then: Configuration, now: Configuration) -> dict[str, tuple[object,
     changed = {}
     for name in names:
         values = then.arguments.get(name, ABSENT), now.arguments.get(name, ABSENT)
-        if values[0] != values[1] and not _moved_along(values, saves):
+        if values[0] != values[1] and not _moved_along(values, saves) and _counts(name, values, then, now):
             changed[name] = values
     return {name: changed[name] for name in changed if not changed.keys() & set(_FOLLOWS.get(name, ()))}
+
+
+def _counts(name: str, values: tuple[object, object], then: Configuration, now: Configuration) -> bool:
+    """Whether both values are in use: --use-checkpoint-args brings what Megatron filled in after the first start."""
+    if name == "padded_vocab_size":
+        return None not in values
+    if name == "num_query_groups":
+        return any(one.arguments.get("group_query_attention", True) for one in (then, now))
+    return True
 
 
 def _moved_along(paths: tuple[object, object], saves: tuple[object, object]) -> bool:

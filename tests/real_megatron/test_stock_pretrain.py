@@ -100,3 +100,16 @@ def test_progress_that_only_rank_0_asks_for_hangs_nothing(server: Server, tmp_pa
     code, log = run.start(LOOKS_AT_PROGRESS="1")
     assert code == 0, log[-4000:]
     assert "policy of iteration 3 will not be committed: episode 0 is not done" in log
+
+
+@pytest.mark.parametrize("format_", ["torch_dist", "torch"])
+def test_arguments_that_megatron_reads_from_its_own_checkpoint_are_no_difference(
+    server: Server, tmp_path: Path, format_: str
+) -> None:
+    save = str(tmp_path / "run" / "checkpoints")
+    run = Pretraining(server, tmp_path / "run", "--ckpt-format", format_, "--use-checkpoint-args", "--load", save)
+    code, log = run.start(crash="commit.end")
+    assert (code, "crash point commit.end" in log) == (-9, True), log[-4000:]
+    code, log = run.start()
+    assert code == 0, log[-4000:]
+    assert "saved with another configuration" not in log

@@ -96,6 +96,13 @@ def test_an_argument_that_only_echoes_another_is_not_shown() -> None:
     assert list(compare(start_weight_decay=0.1)) == ["start_weight_decay"]
 
 
+def test_what_megatron_fills_in_later_or_does_not_use_is_no_difference() -> None:
+    legacy = {"ckpt_format": "torch", "group_query_attention": False, "num_query_groups": 1}
+    assert compare({**legacy, "padded_vocab_size": None}, padded_vocab_size=256, num_query_groups=4) == {}
+    assert compare(legacy, padded_vocab_size=512)["padded_vocab_size"].needed
+    assert compare(legacy, group_query_attention=True, num_query_groups=4)["num_query_groups"].needed
+
+
 @pytest.mark.parametrize(
     ("change", "exact"),
     [
