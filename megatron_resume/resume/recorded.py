@@ -17,13 +17,18 @@ _INT_LIMIT = 1 << 63  # beyond it not every reader of JSON can go
 
 def recorded(args: Mapping[str, object]) -> Arguments:
     """`args` for a receipt, without objects that another process could not compare with its own."""
+    return _recorded(args, Exception)  # objects of a script's own raise what they like; some hold themselves
+
+
+def _recorded(args: Mapping[str, object], unfit: type[Exception]) -> Arguments:
+    """What can be had of `args`; a value that raises `unfit` is left out."""
     found: Arguments = {}
     for name, value in args.items():
         if name.startswith("_") or (isinstance(value, str | list | tuple) and re.search(_SECRET_NAME, name)):
             continue
         try:
             found[name] = _plain(value)
-        except TypeError:
+        except unfit:
             continue
     return found
 
@@ -46,5 +51,5 @@ def _plain(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Mapping):
-        return recorded({str(key): item for key, item in value.items()})
+        return _recorded({str(key): item for key, item in value.items()}, TypeError)
     raise TypeError

@@ -2,7 +2,7 @@
 
 import enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import pytest
@@ -45,6 +45,24 @@ def test_a_value_reads_the_same_after_it_was_stored(value: object, kept: Any) ->
 @pytest.mark.parametrize("value", [object(), print, {1, 2}, [object()]], ids=["object", "function", "set", "list"])
 def test_what_no_other_process_could_compare_is_left_out(value: object) -> None:
     assert recorded({"name": value}) == {}
+
+
+class Unresolved(dict[str, object]):
+    """As OmegaConf's, where a value is still missing."""
+
+    def items(self) -> NoReturn:
+        raise ValueError("Missing mandatory value: lr")
+
+
+def holds_itself() -> dict[str, object]:
+    config: dict[str, object] = {}
+    config["parent"] = config["root"] = config
+    return config
+
+
+@pytest.mark.parametrize("value", [Unresolved(), holds_itself()], ids=["unresolved", "holds itself"])
+def test_an_object_that_cannot_be_looked_into_costs_no_start(value: object) -> None:
+    assert recorded({"config": value, "lr": 0.1}) == {"lr": 0.1}
 
 
 @pytest.mark.parametrize(
