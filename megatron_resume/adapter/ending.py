@@ -31,7 +31,7 @@ def naming_the_path(root: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename2 or error.filename or root
         if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK) and error.filename2:
-            needed = "this file system has no hard links; name a folder on one that has them"
+            needed = "this file system lacks hard or symbolic links; name a folder on one that has both"
         else:
             needed = "every node must be able to read and write data_checkpoint_path and each --save"
         raise ConfigError(f"start refused: {where}: {error.strerror}; {needed}") from error

@@ -1,5 +1,6 @@
 """Who may start on a folder: real processes that live, die, are stopped, and start at once."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 from job_on_disk import JobOnDisk, contents
 
+from megatron_resume.adapter.ending import naming_the_path
+from megatron_resume.checkpoint import atomic, fencing
 from megatron_resume.checkpoint.attempts import attempt_numbers, has_started
 from megatron_resume.checkpoint.endings import process_ends
 from megatron_resume.checkpoint.events import Stopped, read_events
+from megatron_resume.errors import ConfigError
 
 PROGRAM = Path(__file__).with_name("starting.py")
 
@@ -152,3 +156,19 @@ def test_a_restarted_role_opens_a_new_attempt_and_the_other_rejoins(
     assert begin("role=policy", "hold", "lease_time=3").said == "attempt 2 joined=True"
     assert state_of(job, 1) == {("policy",): "stopped", ("value",): "killed"}
     assert state_of(job, 2) == {("policy",): "running", ("value",): "running"}
+
+
+@pytest.mark.parametrize("lacking", ["link", "symlink"])
+def test_a_file_system_without_links_is_said_to_lack_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    def refuse(source: Path, target: Path, **_: bool) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+
+    make = {
+        "link": lambda: atomic.write_new(tmp_path / "start.json", b""),
+        "symlink": lambda: fencing.make_own_name(tmp_path, 1, "policy", "/save"),
+    }
+    monkeypatch.setattr(os, lacking, refuse)
+    with pytest.raises(ConfigError, match="lacks hard or symbolic links"), naming_the_path(tmp_path):
+        make[lacking]()

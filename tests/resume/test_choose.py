@@ -282,7 +282,10 @@ def test_with_every_point_deleted_that_an_attempt_continued_from_the_start_is_re
     outcome = job.choose()
     assert isinstance(outcome, Refused)
     assert outcome.damaged
-    assert f"attempt 2 continued from {point}, but {job.root} holds no committed point" in outcome.reason
+    assert (
+        f"attempt 2 continued from {point}, but {job.root} holds no committed point. Restore its points"
+        in outcome.reason
+    )
     assert "--start-over" in outcome.reason
     assert reasons(outcome) == {point: f"{point_path(job.root, point)} is gone"}
     assert isinstance(job.choose(Request(start_over=True)), Fresh)
