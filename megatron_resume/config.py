@@ -241,8 +241,19 @@ def _check_path(path: str) -> None:
         raise ConfigError(f"this is a {scheme} URL; it must be a POSIX folder shared by all nodes")
     if not path.strip() or "\0" in path:
         raise ConfigError("this is no name of a folder")
+    if not is_utf8(path):
+        raise ConfigError("this name is not UTF-8, in which records are written")
     if path.startswith(("~", "$")):
         raise ConfigError("`~` and `$` are not expanded here; write the whole path")
+
+
+def is_utf8(path: str) -> bool:
+    """Whether a path that Python read can be written into a record."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fix(key: str, given: Given) -> str:

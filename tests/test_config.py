@@ -201,7 +201,7 @@ def test_an_object_store_is_refused_by_name(scheme: str) -> None:
         resolve({"data_checkpoint_path": f"{scheme}://bucket/run"}, {})
 
 
-@pytest.mark.parametrize("path", ["~/run", "$HOME/run", "a\0b", "   "])
+@pytest.mark.parametrize("path", ["~/run", "$HOME/run", "a\0b", "   ", "a\udcffb"])
 def test_a_path_that_would_make_an_odd_folder_is_refused(path: str) -> None:
     with pytest.raises(ConfigError, match="data_checkpoint_path"):
         ResumeConfig(data_checkpoint_path=path)

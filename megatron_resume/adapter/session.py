@@ -15,7 +15,7 @@ from ..checkpoint.events import events_path
 from ..checkpoint.layout import ARRAYS, PointName
 from ..checkpoint.leases import Watch
 from ..checkpoint.records import Moment, read_bytes
-from ..config import ResumeConfig, resolve
+from ..config import ResumeConfig, is_utf8, resolve
 from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
@@ -309,6 +309,11 @@ def check_resumable(role: str | None, args: Any) -> None:
     """Raises ConfigError when what is saved with `args` could never be resumed; `role` may not be known yet."""
     if role is not None and not getattr(args, "save", None):
         raise ConfigError(f"{role} has no --save, so nothing of it could ever be resumed; add --save DIR")
+    if role is not None and ("://" in args.save or not is_utf8(args.save)):
+        raise ConfigError(
+            f"{role} saves to {args.save!a}; resume points need a POSIX folder with a UTF-8 name, shared by all nodes: "
+            "change --save, or leave out --data-checkpoint-path"
+        )
     for option, lost in (("no_save_optim", "optimizer and scheduler"), ("no_save_rng", "random states")):
         if getattr(args, option, None):
             flag = "--" + option.replace("_", "-")
