@@ -123,15 +123,13 @@ mutants() {
     # shared model folders
     fails caught NO_MOVING_AWAY "whole commit" $big -DNO_MOVING_AT_START -DNO_CLEARING_AT_SAVE
     fails caught NO_PUTTING_BACK "never lost" -DHELD $small -DNO_PUTTING_BACK
-    fails caught NO_CHECK_AFTER_LOAD "as receipted" -DHELD $small -DNO_CHECK_AFTER_LOAD
-    fails caught RESAVE_LOADED "whole commit" $big -DREQUEST -DRESAVE_LOADED -DNO_CLEARING_AT_SAVE
+    fails caught RESAVE_LOADED "never lost" $big -DREQUEST -DRESAVE_LOADED -DNO_CLEARING_AT_SAVE
     fails caught SHARED_NAMES "whole commit" $big -DSHARED_NAMES
     # committing
     fails caught POINTS_SHARED_BY_ATTEMPTS "whole commit" $big -DPOINTS_SHARED_BY_ATTEMPTS
     fails caught COMMIT_BEFORE_RECEIPTS "whole commit" $big -DCOMMIT_BEFORE_RECEIPTS
     fails caught RECEIPT_EARLY "whole commit" $big -DRECEIPT_EARLY
     fails caught CAPTURE_LATE "whole commit" $big -DCAPTURE_LATE
-    fails caught NO_FENCE_AT_COMMIT "whole commit" -DHELD $small -DNO_FENCE_AT_COMMIT
     echo
 }
 

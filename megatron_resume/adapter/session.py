@@ -1,5 +1,6 @@
 """What this process knows about its run: one decision, one attempt, the roles it holds, how far it is."""
 
+import functools
 import logging
 import os
 from dataclasses import dataclass
@@ -218,6 +219,7 @@ def _numbers(outcome: Fresh | Resume | None) -> list[int]:
     return [0, 0, 0, int(outcome.requested) if outcome else 0]
 
 
+@functools.cache  # every save asks, and the attempt's own name leads to where it led at first
 def resolved(folder: str) -> str:
     """`folder` as every process names it, whatever its working directory and links."""
     return os.path.realpath(folder)

@@ -29,7 +29,10 @@ def make_own_name(root: Path, attempt: int, role: str, save: str) -> None:
 def lost_name(root: Path, attempt: int, role: str, save: str) -> str | None:
     """Why what is saved by this attempt's name does not get into `save`; None when it does."""
     link = own_name(root, attempt, role)
-    found = os.path.realpath(link)
+    try:
+        found = os.readlink(link)
+    except OSError as error:
+        return f"{link} is no link to {save}: {error.strerror}"
     return None if found == save else f"{link} leads to {found}, not to {save}"
 
 

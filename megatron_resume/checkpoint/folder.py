@@ -17,7 +17,7 @@ from .layout import (
     PointName,
     attempt_path,
     model_folder,
-    parse_point,
+    parse_points,
     point_path,
     receipt_file,
 )
@@ -96,10 +96,7 @@ def read_folder(root: Path) -> Folder:
             f"data_checkpoint_path {str(root)!r} cannot be read: {error.strerror}; "
             "name a folder that every node can read and write"
         ) from error
-    for name in names:
-        point = parse_point(name)
-        if point is not None:
-            folder.iterations.setdefault(point.attempt, []).append(point.iteration)
+    folder.iterations.update(parse_points(names))
     return folder
 
 

@@ -15,6 +15,7 @@ TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's
 # Each number is written in one way only, so that no two names mean the same.
 _ITERATION, _NUMBER = "([0-9]{7}|[1-9][0-9]{7,})", "([0-9]{4}|[1-9][0-9]{4,})"
 _POINT = re.compile(rf"iter_{_ITERATION}\.a{_NUMBER}")
+_POINTS = re.compile(rf"(?<![^/]){_POINT.pattern}(?![^/])")
 _ATTEMPT = re.compile(_NUMBER)
 _MODEL = re.compile(f"iter_{_ITERATION}")
 
@@ -36,6 +37,14 @@ class PointName(NamedTuple):
 def parse_point(folder: str) -> PointName | None:
     match = _POINT.fullmatch(folder)
     return PointName(int(match[1]), int(match[2])) if match else None
+
+
+def parse_points(folders: list[str]) -> dict[int, list[int]]:
+    """The points among `folders`, as iterations of each attempt. Thousands at once: one by one takes thrice as long."""
+    found: dict[str, list[str]] = {}
+    for iteration, attempt in _POINTS.findall("/".join(folders)):  # no name holds a slash
+        found.setdefault(attempt, []).append(iteration)
+    return {int(attempt): list(map(int, iterations)) for attempt, iterations in found.items()}
 
 
 def parse_attempt(folder: str) -> int | None:

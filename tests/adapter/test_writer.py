@@ -89,7 +89,7 @@ def test_a_model_that_was_not_saved_into_its_save_folder_is_not_committed(
         made.enqueue(save)
     made.wait()
     assert job.folder().committed == []
-    assert f"policy.save, not to {job.save_folder('policy')}" in caplog.text
+    assert f"policy.save is no link to {job.save_folder('policy')}" in caplog.text
 
 
 def disk_is_full(_: int) -> None:

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -416,6 +417,7 @@ def does_not_look_for_checkpoints():
 def holds_a_writer():
     """The process that writes policy's shard of iteration 4 stands still before it opens the file."""
     from megatron.core.dist_checkpointing.strategies import filesystem_async
+    from rlhf import job
 
     report = Path(os.environ["HELD"])
 
@@ -435,6 +437,13 @@ def holds_a_writer():
             finally:
                 told.write("went on\n")
 
+    def save_and_wait(iteration, *args, **kwargs):
+        result = save(iteration, *args, **kwargs)
+        while iteration == 4 and not report.exists():  # else this rank may be dead before its worker has anything
+            time.sleep(0.02)
+        return result
+
+    save, job.save_checkpoint = job.save_checkpoint, save_and_wait
     filesystem_async.open = hold_then_open
 
 

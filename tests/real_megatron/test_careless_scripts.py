@@ -103,7 +103,7 @@ def test_a_save_folder_whose_name_was_taken_away_ends_the_run_before_it_saves_el
     ended = run.tampered("another_start_takes_the_names_and_withdraws")
     assert run.status()["passed_over"] == []
     assert ended.code == 203, ended.log[-4000:]
-    assert "policy.save leads to" in ended.log
+    assert "policy.save is no link to" in ended.log
     run.finish()
     assert run.status()["point"] == {"iteration": 6, "attempt": 2}
 

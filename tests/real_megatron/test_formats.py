@@ -55,6 +55,6 @@ def test_what_megatron_could_not_load_again_is_refused_before_anything_is_made(m
 def test_that_refusal_is_right(make: Callable[..., Run]) -> None:
     run = make("run", *DISTRIBUTED)
     trusting = {"script": TAMPERED, "env": {"TAMPER": "trusts_every_format"}}
-    run.finish(**trusting, episodes=1)
+    run.finish(**trusting)
     ended = run.start(**trusting)
     assert "KeyError: 'step'" in ended.log

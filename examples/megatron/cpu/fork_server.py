@@ -48,6 +48,8 @@ TRAIN_RLHF = HERE.parent / "entry" / "train_rlhf.py"
 TERM_GRACE_S = 5.0
 POLL_S = 0.02
 
+_port_names: list[socket.socket] = []
+
 
 @dataclass(frozen=True)
 class Job:
@@ -183,14 +185,22 @@ def _redirect(log: str) -> None:
 
 
 def _free_port() -> int:
-    """A port below those that the kernel gives to outgoing connections, which could take it before the ranks do."""
+    """A port that nobody takes before the ranks do.
+
+    It lies below those that the kernel gives to outgoing connections; and against the other job servers of this
+    machine the leader holds a name for it, as long as it lives.
+    """
     while True:
         port = random.randrange(20_000, 32_000)
+        name = socket.socket(socket.AF_UNIX)
         with socket.socket() as probe:
             try:
+                name.bind(f"\0megatron_resume job server, port {port}")
                 probe.bind(("", port))
             except OSError:
+                name.close()
                 continue
+        _port_names.append(name)
         return port
 
 
