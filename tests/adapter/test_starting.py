@@ -98,12 +98,12 @@ def test_a_stopped_holder_still_holds_the_job_and_can_be_taken_over(
 
 
 def test_a_holder_on_another_machine_is_judged_by_its_lease(begin: Callable[..., Started]) -> None:
-    there = ("lease_time=3", "other_machine=A")
+    there = ("lease_time=9", "other_machine=A")
     first = begin("hold", *there)
     assert first.said == "attempt 1 joined=False"
-    assert begin("lease_time=3").said.startswith("HeldError"), "its lease changes"
+    assert begin("lease_time=9").said.startswith("HeldError"), "its lease changes"
     first.end()
-    assert begin("lease_time=3").said == "attempt 2 joined=False", "its lease stands still"
+    assert begin("lease_time=9").said == "attempt 2 joined=False", "its lease stands still"
 
 
 def test_a_launcher_that_restarts_its_job_does_not_wait_for_the_lease(begin: Callable[..., Started]) -> None:
