@@ -652,7 +652,7 @@ end:
 #define READY (data[POINT(ITERATION(K), me)] && HAS_RECEIPT(0) && HAS_RECEIPT(1))
 #endif
 #define STALE SUPERSEDED /* a second guard: the names that were taken away keep every law without it, too */
-#if defined(HELD) && !defined(LATE_COMMITS_ARE_FENCED)
+#ifdef HELD
 #define COMMIT_LATE phase[ROLE(me, r)] = 3 } :: atomic { phase[ROLE(me, r)] == 3 ->
 #define IN_VAIN SUPERSEDED /* such a receipt is never committed: left out, for fewer states */
 #else

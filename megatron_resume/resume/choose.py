@@ -1,4 +1,4 @@
-"""Which of the three outcomes a start has: fresh, resume or refused. Pure: reads its arguments only."""
+"""Which of the three outcomes a start has: fresh, resume or refused. Changes nothing, and knows only its arguments."""
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
