@@ -1,6 +1,6 @@
 """What a training loop calls: progress, track, advance."""
 
-from dataclasses import replace
+import msgspec
 
 from ..errors import ConfigError
 from .ending import truthful_end
@@ -69,7 +69,7 @@ def advance(*, samples: int, episodes: int = 1) -> None:
     global _unsaved
     session = _session("advance")
     if session is None:
-        _unsaved = replace(
+        _unsaved = msgspec.structs.replace(
             _unsaved,
             episode=_unsaved.episode + episodes,
             consumed_samples=_unsaved.consumed_samples + samples,

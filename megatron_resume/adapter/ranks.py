@@ -70,7 +70,9 @@ class Gathering:
             self._parts: list[Any] = [_padded(data, len(data))]
             return
         self._mine = _padded(data, room).to(device())  # alive until it is sent
-        self._parts = [torch.empty_like(self._mine) for _ in range(dist.get_world_size())] if rank() == 0 else []
+        self._parts = []
+        if rank() == 0:  # one allocation for what may be thousands
+            self._parts = list(self._mine.new_empty(dist.get_world_size(), len(self._mine)).unbind())
         self._work = dist.gather(self._mine, self._parts or None, dst=0, async_op=True)
 
     def wait(self) -> None:

@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 import torch
 
-from ..checkpoint import arrays as codec
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.records import Rng
 from . import ranks
@@ -19,26 +18,33 @@ from . import ranks
 TRACKER = "tracker."  # prefix of the states in Megatron's tracker of CUDA random states
 
 
-def capture() -> Arrays:
-    """The states of this process as arrays; the same names and shapes on every rank."""
+def capture() -> bytes:
+    """The states of this process for `read_captured`; the same names and shapes on every rank."""
     _, python, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()
     states: Arrays = {
-        "python": np.array(python, dtype=np.uint32),
+        "python": np.fromiter(python, np.uint32, len(python)),
         "python_gauss": np.array([gauss is not None, gauss or 0.0], dtype=np.float64),
-        "numpy": np.asarray(keys, dtype=np.uint32).copy(),
+        "numpy": np.asarray(keys, dtype=np.uint32),
         "numpy_position": np.array([position, has_gauss, cached], dtype=np.float64),
-        "torch": torch.get_rng_state().numpy().copy(),
+        "torch": torch.get_rng_state().numpy(),
     }
     if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state().cpu().numpy().copy()
+        states["cuda"] = torch.cuda.get_rng_state().numpy(force=True)
     for name, state in _tracker_states().items():
-        states[TRACKER + name] = state.cpu().numpy().copy()
-    return states
+        states[TRACKER + name] = state.numpy(force=True)
+    # Training waits for this, and safetensors takes eight times as long.
+    return msgspec.msgpack.encode({name: (array.dtype.str, memoryview(array)) for name, array in states.items()})
+
+
+def read_captured(data: bytes) -> Arrays:
+    """What `capture` saw, as arrays."""
+    states = msgspec.msgpack.decode(data, type=dict[str, tuple[str, bytes]])
+    return {name: np.frombuffer(content, dtype) for name, (dtype, content) in states.items()}
 
 
 def restore(states: Arrays) -> None:
-    """Put the states of this process back to what `capture` gave."""
+    """Put the states of this process back to what `read_captured` gave."""
     has_gauss, gauss = states["python_gauss"]
     random.setstate((3, tuple(int(word) for word in states["python"]), float(gauss) if has_gauss else None))
     position, has_cached, cached = states["numpy_position"]
@@ -60,19 +66,19 @@ class Gathered(msgspec.Struct, frozen=True):
         parts = self.gathering.parts()
         distinct = {part: i for i, part in enumerate(dict.fromkeys(parts))}
         arrays = {
-            f"rng/{i}/{name}": array for part, i in distinct.items() for name, array in codec.load(part, "RNG").items()
+            f"rng/{i}/{name}": array for part, i in distinct.items() for name, array in read_captured(part).items()
         }
         return Rng(state_of_rank=tuple(distinct[part] for part in parts), layout=self.layout), arrays
 
 
 def room() -> int:
     """What `gather` needs, with some to spare: sizes hardly change. Call on every rank, once."""
-    return 2 * ranks.largest(len(codec.dump(capture()))) + 4096
+    return 2 * ranks.largest(len(capture())) + 4096
 
 
 def gather(room: int) -> Gathered:
     """Send the states of every rank to rank 0, in the background. Call on every rank."""
-    return Gathered(ranks.Gathering(codec.dump(capture()), room), layout())
+    return Gathered(ranks.Gathering(capture(), room), layout())
 
 
 def states_of(rank: int, rng: Rng, arrays: Arrays) -> Arrays | None:

@@ -75,17 +75,16 @@ def forget() -> None:
 
 
 def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
-    signature = inspect.signature(original)
+    parameters = tuple(inspect.signature(original).parameters)
 
     def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
         current = session.current()
-        if current is None:
+        called_with = {**dict(zip(parameters, args, strict=False)), **kwargs}
+        if current is None or "iteration" not in called_with:  # then Python says what is missing
             return original(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
         margs = _megatron_args()
         with truthful_end():
-            save = _begin(current, margs, bound.arguments)
+            save = _begin(current, margs, called_with)
         if save is None:
             return original(*args, **kwargs)
         if save.returned:

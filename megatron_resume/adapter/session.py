@@ -3,7 +3,6 @@
 import functools
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,7 @@ from .tracked import Tracked
 logger = logging.getLogger("megatron_resume")
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """How far the job has come.
 
     Attributes:

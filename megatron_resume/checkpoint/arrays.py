@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import safetensors.numpy as st
 
 from ..errors import ConfigError, DamagedError
 
@@ -22,6 +21,8 @@ _DTYPES = frozenset(["bool", "u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2
 
 
 def dump(arrays: Arrays) -> bytes:
+    import safetensors.numpy as st  # here, for it takes 2 of the 50 ms that our import may
+
     data: bytes = st.save(arrays)
     return data
 
@@ -32,6 +33,8 @@ def load(data: bytes, what: object) -> Arrays:
     Raises:
         DamagedError: It is damaged.
     """
+    import safetensors.numpy as st
+
     try:
         arrays: Arrays = st.load(data)
         return arrays

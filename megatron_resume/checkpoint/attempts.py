@@ -12,7 +12,7 @@ from .records import Start, encode
 def attempt_numbers(root: Path) -> list[int]:
     """The numbers taken so far, ascending."""
     try:
-        names = [entry.name for entry in (root / ATTEMPTS).iterdir()]
+        names = os.listdir(root / ATTEMPTS)
     except FileNotFoundError:
         return []
     return sorted(number for name in names if (number := parse_attempt(name)) is not None)

@@ -1,6 +1,8 @@
 """Write receipts and the data checkpoint of a point, and commit it when it is whole."""
 
+import os
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from ..crash import crash_point
@@ -16,7 +18,8 @@ def open_point(root: Path, name: PointName) -> Path:
     On the training thread, which does not wait for the disk: `make_name_durable` is for the writer.
     """
     path = point_path(root, name)
-    path.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        os.mkdir(path)
     return path
 
 

@@ -4,6 +4,7 @@ Whatever a dead attempt still writes by name (a checkpoint worker that outlived 
 mount) then lands beside the models, in the folder of its own attempt, or nowhere.
 """
 
+import functools
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .attempts import attempt_numbers
 from .layout import attempt_path
 
 
+@functools.cache  # every save asks
 def own_name(root: Path, attempt: int, role: str) -> Path:
     """`attempts/<n>/<role>.save`: the link by which Megatron saves in this attempt."""
     return attempt_path(root, attempt) / f"{role}.save"

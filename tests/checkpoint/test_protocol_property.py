@@ -183,8 +183,9 @@ class Protocol(RuleBasedStateMachine):
         }
         place = world.root / "attempts" / f"{newest:04d}" / f"{process.roles[0]}.lease"
         if self.one_job_per_role and not place.exists() and holders:
-            parent = starts[newest]["parent"]
-            return PointName(*parent) if parent else "fresh"
+            parent = PointName(*starts[newest]["parent"]) if starts[newest]["parent"] else "fresh"
+            damaged = isinstance(parent, PointName) and not world.is_whole(parent)
+            return "refused" if damaged else parent  # the others loaded it while it was whole
         for role in process.roles:
             holder = holders.get(role)
             if holder is None or take_over:
@@ -452,16 +453,20 @@ class Protocol(RuleBasedStateMachine):
                 self.hurt.add(point)
 
     @precondition(lambda self: isinstance(self.next, PointName))
-    @rule(pick=number, other=st.integers(0, 9999))
-    def change_a_digit_of_a_record(self, pick: int, other: int) -> None:
+    @rule(pick=number, line=st.integers(0, 99))
+    def change_a_digit_of_a_record(self, pick: int, line: int) -> None:
         """The point that is next in turn has a record that still is one, of something that never was."""
         point = self.next
         assert isinstance(point, PointName)
         files = sorted(point_path(self.world.root, point).iterdir())
         file = files[pick % len(files)]
-        data = file.read_bytes()
-        digits = [at for at, byte in enumerate(data) if chr(byte).isdecimal()]
-        self.world.overwrite(file, flipped(data, digits[other % len(digits)]))
+        # By line, for nonces and times have other digits each time, and an example must fail again.
+        lines = file.read_bytes().splitlines(keepends=True)
+        number = line % len(lines)
+        digits = [at for at, byte in enumerate(lines[number]) if chr(byte).isdecimal()]
+        if digits:
+            lines[number] = flipped(lines[number], digits[-1])
+        self.world.overwrite(file, b"".join(lines))
         self.hurt.add(point)
 
     def _uncommitted(self) -> list[PointName]:
@@ -599,7 +604,7 @@ MUTANTS: dict[str, tuple[object, str, object]] = {
     "files of a point are not compared with its commit": (folder, "_check_own_files", lambda *_: None),
     "files of models are not checked": (folder, "problem_with_files", lambda *_: None),
     "roles may be of two moments": (folder, "_check_one_moment", lambda *_: None),
-    "no holder seems alive": (leases, "is_alive", lambda *_: False),
+    "no holder seems alive": (leases.Watch, "lives", lambda *_: False),
     "nobody is superseded": (attempts, "newer_than", lambda *_: None),
     "nothing is moved away": (leftovers, "_move_model", lambda *_: None),
     "trackers stay as they were": (leftovers, "retire_tracker", lambda *_, **__: None),

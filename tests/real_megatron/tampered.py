@@ -5,7 +5,6 @@ untouched start.
 """
 
 import ctypes
-import dataclasses
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ ENTRY = Path(__file__).resolve().parents[2] / "examples" / "megatron" / "entry" 
 sys.path.insert(0, str(ENTRY.parent))
 
 import megatron.training.training as training  # noqa: E402
+import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
@@ -87,7 +87,7 @@ def data_position():
 
     def from_the_first_sample():
         now = api.progress()
-        return dataclasses.replace(now, consumed_samples=0) if now.resume_training else now
+        return msgspec.structs.replace(now, consumed_samples=0) if now.resume_training else now
 
     megatron_resume.progress = from_the_first_sample
 
@@ -148,7 +148,7 @@ def loop_starts_at_0():
         return models
 
     job.load_models = load_and_forget
-    megatron_resume.progress = lambda: dataclasses.replace(api.progress(), episode=0)
+    megatron_resume.progress = lambda: msgspec.structs.replace(api.progress(), episode=0)
 
 
 def saves_twice():
