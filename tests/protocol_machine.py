@@ -229,9 +229,8 @@ class World:
         enter(mock.patch.object(leases, "boot", lambda: f"boot of {self._process.host}"))
         enter(mock.patch.object(leases, "started", self._started))
         enter(mock.patch.object(life, "begin", lambda _: None))  # the endings of these processes are not Python's
-        states = types.SimpleNamespace(unpack=lambda: (None, {}), gathering=mock.MagicMock())
-        enter(mock.patch.object(rng, "room", lambda: 1))
-        enter(mock.patch.object(rng, "gather", lambda room: states))
+        states = types.SimpleNamespace(unpack=lambda: (None, {}), key="", unused=())
+        enter(mock.patch.object(rng, "gather", lambda key, unused: states))
         enter(mock.patch.object(os, "listdir", self._listing(os.listdir)))
         enter(mock.patch.object(Path, "iterdir", lambda path: iter([path / name for name in os.listdir(path)])))
         for module in (lease_keeper, writer):

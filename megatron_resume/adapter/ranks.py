@@ -1,12 +1,18 @@
 """The ranks of this run: which one this is, and the few things they tell each other."""
 
+import logging
 import os
+import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from ..errors import DamagedError
+
+logger = logging.getLogger("megatron_resume")
+
+COLLECT_S = 60.0  # how long rank 0 waits for what every rank has sent before its save was finished
 
 
 def rank() -> int:
@@ -47,60 +53,48 @@ def everywhere(condition: bool) -> bool:
     return bool(tensor.item())
 
 
-def largest(number: int) -> int:
-    """The largest of the numbers of all ranks. Call on every rank."""
-    if not connected():
-        return number
-    tensor = torch.tensor([number], dtype=torch.int64, device=device())
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return int(tensor.item())
+def store() -> Any:
+    """Where the ranks of this run can leave bytes for each other; None for a single one.
 
-
-class Gathering:
-    """The bytes of every rank on their way to rank 0, while the caller goes on. Make one on every rank.
-
-    Args:
-        data: of this rank.
-        room: bytes per rank, the same on every rank; `data` that is longer does not arrive.
+    The store by which they found each other. Unlike a collective it makes nobody wait, and asks nobody to come.
     """
-
-    def __init__(self, data: bytes, room: int):
-        self._work = None
-        if not connected():
-            self._parts: list[Any] = [_padded(data, len(data))]
-            return
-        self._mine = _padded(data, room).to(device())  # alive until it is sent
-        self._parts = []
-        if rank() == 0:  # one allocation for what may be thousands
-            self._parts = list(self._mine.new_empty(dist.get_world_size(), len(self._mine)).unbind())
-        self._work = dist.gather(self._mine, self._parts or None, dst=0, async_op=True)
-
-    def wait(self) -> None:
-        """Return when it has left this rank and, on rank 0, all of it is there."""
-        if self._work is not None:
-            self._work.wait()
-
-    def parts(self) -> list[bytes]:
-        """In rank order, on rank 0.
-
-        Raises:
-            DamagedError: Those of a rank were longer than the room for them.
-        """
-        self.wait()
-        return [_unpadded(part.cpu().numpy().tobytes(), number) for number, part in enumerate(self._parts)]
+    if not connected():
+        return None
+    return dist.distributed_c10d._get_default_store()
 
 
-_SIZE = 8  # bytes before the data, that count them
+def post(store: Any, key: str, data: bytes) -> None:
+    """Leave `data` of this rank in `store`, for rank 0 to `collect`."""
+    try:
+        store.set(f"{key}/{rank()}", data)
+    except RuntimeError as error:  # rank 0 will say what came of it
+        logger.warning("rank %d cannot hand in its random states: %s", rank(), error)
 
 
-def _padded(data: bytes, room: int) -> Any:
-    return torch.frombuffer(
-        bytearray(len(data).to_bytes(_SIZE, "little") + data[:room].ljust(room, b"\0")), dtype=torch.uint8
-    )
+def collect(store: Any, key: str, ranks: int) -> list[bytes]:
+    """On rank 0: what each rank after it left under `key`, in rank order. It is deleted there.
+
+    Raises:
+        DamagedError: That of a rank did not come in time.
+    """
+    keys = _keys(key, ranks)
+    deadline = time.monotonic() + COLLECT_S
+    # Asked again and again, since a wait in the store would keep the training thread out of it.
+    while keys and not store.check(keys):
+        if time.monotonic() > deadline:
+            missing = next(rank for rank, key in enumerate(keys, start=1) if not store.check([key]))
+            raise DamagedError(f"rank {missing} did not hand in its random states within {COLLECT_S:.0f} s")
+        time.sleep(0.01)
+    found = [store.get(key) for key in keys]
+    drop(store, key, ranks)
+    return found
 
 
-def _unpadded(padded: bytes, number: int) -> bytes:
-    size = int.from_bytes(padded[:_SIZE], "little")
-    if size > len(padded) - _SIZE:
-        raise DamagedError(f"the random states of rank {number} grew from under {len(padded)} to {size} bytes")
-    return padded[_SIZE : _SIZE + size]
+def drop(store: Any, key: str, ranks: int) -> None:
+    """On rank 0: delete what other ranks left under `key`."""
+    for each in _keys(key, ranks):
+        store.delete_key(each)
+
+
+def _keys(key: str, ranks: int) -> list[str]:
+    return [f"{key}/{rank}" for rank in range(1, ranks)]

@@ -4,7 +4,9 @@ Each model checkpoint of Megatron holds these too, but of one data-parallel rank
 process loads several models the last load wins. So the data checkpoint carries those of every rank.
 """
 
+import functools
 import random
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -18,33 +20,48 @@ from . import ranks
 TRACKER = "tracker."  # prefix of the states in Megatron's tracker of CUDA random states
 
 
-def capture() -> bytes:
-    """The states of this process for `read_captured`; the same names and shapes on every rank."""
-    _, python, gauss = random.getstate()
-    _, keys, position, has_gauss, cached = np.random.get_state()
-    states: Arrays = {
-        "python": np.fromiter(python, np.uint32, len(python)),
-        "python_gauss": np.array([gauss is not None, gauss or 0.0], dtype=np.float64),
-        "numpy": np.asarray(keys, dtype=np.uint32),
-        "numpy_position": np.array([position, has_gauss, cached], dtype=np.float64),
-        "torch": torch.get_rng_state().numpy(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state().numpy(force=True)
-    for name, state in _tracker_states().items():
-        states[TRACKER + name] = state.numpy(force=True)
-    # Training waits for this, and safetensors takes eight times as long.
-    return msgspec.msgpack.encode({name: (array.dtype.str, memoryview(array)) for name, array in states.items()})
+class Captured(msgspec.Struct, frozen=True):
+    """The states of a process at one moment. Kept as they came: training waits until they are captured."""
+
+    python: tuple[Any, ...]  # of random.getstate
+    numpy: tuple[Any, ...]  # of numpy.random.get_state
+    tensors: dict[str, torch.Tensor]
+
+    def arrays(self) -> Arrays:
+        """The same names, shapes and types on every rank."""
+        _, python, gauss = self.python
+        _, keys, position, has_gauss, cached = self.numpy
+        return {
+            "python": np.fromiter(python, np.uint32, len(python)),
+            "python_gauss": np.array([gauss is not None, gauss or 0.0], dtype=np.float64),
+            "numpy": np.asarray(keys, dtype=np.uint32),
+            "numpy_position": np.array([position, has_gauss, cached], dtype=np.float64),
+            **{name: tensor.numpy(force=True) for name, tensor in self.tensors.items()},
+        }
+
+    def pack(self) -> bytes:
+        """For `unpack`; safetensors takes eight times as long."""
+        arrays = self.arrays().items()
+        return msgspec.msgpack.encode({name: (array.dtype.str, memoryview(array)) for name, array in arrays})
 
 
-def read_captured(data: bytes) -> Arrays:
-    """What `capture` saw, as arrays."""
-    states = msgspec.msgpack.decode(data, type=dict[str, tuple[str, bytes]])
+def unpack(packed: bytes) -> Arrays:
+    states = msgspec.msgpack.decode(packed, type=dict[str, tuple[str, bytes]])
     return {name: np.frombuffer(content, dtype) for name, (dtype, content) in states.items()}
 
 
+def capture() -> Captured:
+    """The states of this process, now."""
+    tensors = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["cuda"] = torch.cuda.get_rng_state()
+    # Megatron's tracker never changes a state in place.
+    tensors.update({TRACKER + name: state for name, state in _tracker_states().items()})
+    return Captured(random.getstate(), np.random.get_state(), tensors)
+
+
 def restore(states: Arrays) -> None:
-    """Put the states of this process back to what `read_captured` gave."""
+    """Put the states of this process back to what was captured."""
     has_gauss, gauss = states["python_gauss"]
     random.setstate((3, tuple(int(word) for word in states["python"]), float(gauss) if has_gauss else None))
     position, has_cached, cached = states["numpy_position"]
@@ -56,29 +73,47 @@ def restore(states: Arrays) -> None:
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """The states of every rank, on their way to rank 0; there may be thousands, so the writer unpacks them."""
+    """The states of every rank, as rank 0 gets them; there may be thousands, so the writer unpacks them."""
 
-    gathering: ranks.Gathering
+    mine: Captured
+    store: Any  # holds those of the others
+    key: str
+    unused: tuple[str, ...]  # keys of earlier ones that were not unpacked
     layout: dict[str, int]
 
     def unpack(self) -> tuple[Rng, Arrays]:
-        """The states for the data checkpoint, on rank 0."""
-        parts = self.gathering.parts()
+        """The states for the data checkpoint.
+
+        Raises:
+            DamagedError: Those of a rank did not arrive.
+        """
+        for key in self.unused:
+            ranks.drop(self.store, key, self.layout["ranks"])
+        parts = [self.mine.pack(), *ranks.collect(self.store, self.key, self.layout["ranks"])]
         distinct = {part: i for i, part in enumerate(dict.fromkeys(parts))}
-        arrays = {
-            f"rng/{i}/{name}": array for part, i in distinct.items() for name, array in read_captured(part).items()
-        }
+        arrays = {f"rng/{i}/{name}": array for part, i in distinct.items() for name, array in unpack(part).items()}
         return Rng(state_of_rank=tuple(distinct[part] for part in parts), layout=self.layout), arrays
 
 
-def room() -> int:
-    """What `gather` needs, with some to spare: sizes hardly change. Call on every rank, once."""
-    return 2 * ranks.largest(len(capture())) + 4096
+def gather(key: str, unused: tuple[str, ...]) -> Gathered | None:
+    """Capture the states of this rank and hand them to rank 0, which gets them all. Call on every rank.
+
+    Args:
+        key: the same on every rank, and another each time.
+        unused: keys of earlier ones that rank 0 did not ask for; they are deleted with this one.
+    """
+    mine, store = capture(), ranks.store()
+    if ranks.rank() == 0:
+        return Gathered(mine, store, key, unused, layout())
+    if store is not None:
+        _sender().submit(lambda: ranks.post(store, key, mine.pack()))
+    return None
 
 
-def gather(room: int) -> Gathered:
-    """Send the states of every rank to rank 0, in the background. Call on every rank."""
-    return Gathered(ranks.Gathering(capture(), room), layout())
+@functools.cache
+def _sender() -> Executor:
+    """The thread that sends; leaving the process waits for it."""
+    return ThreadPoolExecutor(1, thread_name_prefix="megatron_resume states")
 
 
 def states_of(rank: int, rng: Rng, arrays: Arrays) -> Arrays | None:

@@ -2,9 +2,8 @@
 
 import inspect
 import logging
-from collections.abc import Container, Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from collections import Counter
+from collections.abc import Container
 from typing import Any
 
 import msgspec
@@ -36,7 +35,6 @@ class Save(msgspec.Struct):
     requests: int = 0  # asynchronous requests scheduled for it
     finalized: int = 0  # of these, how many ran their finalizers
     returned: bool = False
-    states: rng.Gathered | None = None  # of this rank, on their way
 
     @property
     def done(self) -> bool:
@@ -49,16 +47,14 @@ class Saves(msgspec.Struct):
     begun: Save | None = None
     in_flight: list[Save] = []
     known: set[tuple[str, int]] = set()  # (role, iteration) saved by this attempt
-    tried: set[tuple[str, int]] = set()  # these, and those that failed or are not to be committed
-    room: int = 0  # for the random states of a rank; 0 until the first save
+    tried: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)  # also what failed, or is no resume point
+    unused: list[str] = []  # on rank 0: keys of random states that came to no resume point
     writer: Writer | None = None  # on rank 0, from the first save on
 
     def hand_on(self) -> None:
         """Give what is done to the writer, in the order in which it was begun."""
         while self.in_flight and self.in_flight[0].done:
             save = self.in_flight.pop(0)
-            if save.states is not None:
-                save.states.gathering.wait()  # sent long ago; from here on the script may end
             if save.finished is not None and self.writer is not None:
                 self.writer.enqueue(save.finished)
 
@@ -90,11 +86,13 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
         if save.returned:
             return None
         try:
-            with _superseded_ends_so(current), save_folders.by_own_name(current, save.role, margs):
+            with save_folders.by_own_name(current, save.role, margs):
                 result = original(*args, **kwargs)
-        except BaseException:  # whoever catches it may save again
-            _saves.begun = None
+        except BaseException as error:
+            _end_if_superseded(current, error)
+            _saves.begun = None  # whoever catches it may save again
             _saves.known.discard((save.role, save.iteration))
+            _unused(save.finished.states if save.finished else None)
             save_folders.expect_at(current, save.role, save.iteration)
             raise
         crash_point("save.end", save.role)
@@ -117,9 +115,13 @@ def wrap_schedule_async_save(original: AnyFunction) -> AnyFunction:
 
 def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
     def maybe_finalize_async_save(*args: Any, **kwargs: Any) -> Any:
-        current = session.current()
-        with _superseded_ends_so(current) if current else nullcontext():
+        try:
             result = original(*args, **kwargs)
+        except BaseException as error:
+            current = session.current()
+            if current is not None:
+                _end_if_superseded(current, error)
+            raise
         # Only now, after its all_reduce, has every rank's finalizer run: a mark alone means this rank's.
         _saves.hand_on()
         return result
@@ -127,17 +129,12 @@ def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
     return maybe_finalize_async_save
 
 
-@contextmanager
-def _superseded_ends_so(current: Session) -> Iterator[None]:
+def _end_if_superseded(current: Session, error: BaseException) -> None:
     """Where a newer attempt has taken the save folder's name away, that is what to say of the missing folder."""
-    try:
-        yield
-    except (SystemExit, KeyboardInterrupt):
-        raise
-    except BaseException as error:  # torch's CheckpointException is no Exception
-        newer = attempts.newer_than(current.root, current.attempt)
-        if newer is None:
-            raise
+    if isinstance(error, SystemExit | KeyboardInterrupt):  # but torch's CheckpointException is no Exception either
+        return
+    newer = attempts.newer_than(current.root, current.attempt)
+    if newer is not None:
         with truthful_end():
             raise superseded(current.attempt, newer) from error
 
@@ -193,9 +190,12 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     current.hold(role, args)
     save_folders.clear_before_save(current, role, iteration)
     _open_point(current, iteration)
-    save = Save(role, iteration, finished=None, states=_gather_states(current, role, iteration))
-    if not _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
-        save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"))
+    states = _gather_states(current, role, iteration)
+    save = Save(role, iteration, finished=None)
+    if _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
+        _unused(states)
+    else:
+        save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"), states)
         _saves.known.add((role, iteration))
     _saves.begun = save
     crash_point("save.begin", role)
@@ -280,18 +280,27 @@ def scheduler_steps(scheduler: Any) -> int | None:
 
 def _gather_states(current: Session, role: str, iteration: int) -> rng.Gathered | None:
     """With the save that completes what this process holds, where it owns the data. Call on every rank."""
-    _saves.tried.add((role, iteration))
+    _saves.tried[role, iteration] += 1
     if not (current.owns_data and _completes(current, role, iteration, _saves.tried)):
         return None
-    _saves.room = _saves.room or rng.room()
-    return rng.gather(_saves.room)
+    key = f"megatron_resume/{current.attempt}/{iteration}/{_saves.tried[role, iteration]}"
+    unused, _saves.unused = tuple(_saves.unused), []
+    return rng.gather(key, unused)
 
 
 def _completes(current: Session, role: str, iteration: int, saves: Container[tuple[str, int]]) -> bool:
     return all(other == role or (other, iteration) in saves for other in current.save_folders)
 
 
-def _capture(current: Session, save: Save, args: Any, scheduler: Any) -> FinishedSave | None:
+def _unused(states: rng.Gathered | None) -> None:
+    """These random states will not be asked for, and go when the next ones do."""
+    if states is not None:
+        _saves.unused += [*states.unused, states.key]
+
+
+def _capture(
+    current: Session, save: Save, args: Any, scheduler: Any, states: rng.Gathered | None
+) -> FinishedSave | None:
     """All that belongs to this moment, for the writer on rank 0."""
     if ranks.rank() != 0:
         return None
@@ -300,13 +309,15 @@ def _capture(current: Session, save: Save, args: Any, scheduler: Any) -> Finishe
         assert current.lease_keeper is not None
         _saves.writer = Writer(current.root, current.config.trained_roles, current.lease_keeper.stop_if_superseded)
     progress = _progress(current, args)
-    completes = save.states is not None and _completes(current, save.role, save.iteration, _saves.known)
+    completes = states is not None and _completes(current, save.role, save.iteration, _saves.known)
     data, arrays = _data(current, name, progress) if completes else (None, {})
+    if not completes:
+        _unused(states)
     return FinishedSave(
         name=name,
         nonce=current.nonce,
         role=save.role,
-        save=Path(session.resolved(args.save)),
+        save=session.resolved(args.save),
         format=formats.format_of(args),
         progress=progress,
         consumed_train_samples=int(getattr(args, "consumed_train_samples", 0)),
@@ -315,7 +326,7 @@ def _capture(current: Session, save: Save, args: Any, scheduler: Any) -> Finishe
         arguments=current.arguments.get(save.role, {}),
         data=data,
         arrays=arrays,
-        states=save.states,
+        states=states if completes else None,
     )
 
 

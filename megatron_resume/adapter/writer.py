@@ -33,7 +33,7 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     name: PointName
     nonce: str
     role: str
-    save: Path  # the role's save folder
+    save: str  # the role's save folder, resolved
     format: str
     progress: Moment
     consumed_train_samples: int
@@ -128,7 +128,7 @@ class Writer:
             )
 
     def _receipt(self, save: FinishedSave) -> Receipt:
-        lost = lost_name(self.root, save.name.attempt, save.role, str(save.save))
+        lost = lost_name(self.root, save.name.attempt, save.role, save.save)
         if lost:
             raise DamagedError(lost)
         return Receipt(
@@ -136,7 +136,7 @@ class Writer:
             iteration=save.name.iteration,
             attempt=save.name.attempt,
             nonce=save.nonce,
-            directory=str(save.save),
+            directory=save.save,
             relative=os.path.relpath(save.save, self.root),
             format=save.format,
             files=record_files(own_name(self.root, save.name.attempt, save.role) / model_folder(save.name.iteration)),

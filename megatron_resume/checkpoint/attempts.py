@@ -62,8 +62,10 @@ def started(root: Path) -> set[int]:
 
 def newer_than(root: Path, number: int) -> int | None:
     """The newest attempt that began after attempt `number`, which it supersedes."""
-    newer = [other for other in attempt_numbers(root) if other > number and has_started(root, other)]
-    return newer[-1] if newer else None
+    numbers = attempt_numbers(root)
+    if numbers[-1:] <= [number]:  # as every save of a healthy job finds it
+        return None
+    return max((other for other in numbers if other > number and has_started(root, other)), default=None)
 
 
 def write_start(root: Path, start: Start) -> None:

@@ -18,7 +18,7 @@ def open_point(root: Path, name: PointName) -> Path:
     On the training thread, which does not wait for the disk: `make_name_durable` is for the writer.
     """
     path = point_path(root, name)
-    with suppress(FileExistsError):
+    with suppress(FileExistsError):  # another role was here
         os.mkdir(path)
     return path
 

@@ -87,12 +87,17 @@ class _Generators(tuple[torch.Generator, ...]):
         return torch.default_generator
 
 
+_CONCERNED = frozenset([torch.device, torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.type])  # without keywords, too
+
+
 class _CudaMeansCpu(TorchFunctionMode):
     """Turn 'cuda' devices in the arguments of torch functions into 'cpu'."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if not kwargs and func not in _CONCERNED:
+            return func(*args)
         kwargs = dict(kwargs or {})
         to_cpu = _is_copy_to_cpu(func, args, kwargs)
         if func is torch.device and args and str(args[0]).startswith("cuda"):
