@@ -94,6 +94,22 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             metavar="N",
         ),
     ] = None
+    resume_prune_models: Annotated[
+        bool,
+        _about(
+            "With --max-data-ckpt-nums, also delete the model checkpoints of the points that are removed.",
+            example="true",
+        ),
+    ] = False
+    max_uncommitted_saves: Annotated[
+        Annotated[int, Meta(ge=1)],
+        _about(
+            "Stop after this many saves in a row that could not be committed, since the next failure would cost all "
+            "of them; 10 by default.",
+            example="10",
+            metavar="N",
+        ),
+    ] = 10
     resume_role: Annotated[
         str | None,
         _about(
@@ -118,6 +134,11 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 msgspec.structs.force_setattr(self, key, _checked(key, value))
             except ConfigError as error:
                 raise ConfigError(f"{key} is {show(value)}: {error}") from None
+        if self.resume_prune_models and self.max_data_ckpt_nums is None:
+            raise ConfigError(
+                "resume_prune_models is on, but max_data_ckpt_nums is not set, so nothing is ever removed; set it to 2 "
+                "or more, or leave resume_prune_models out"
+            )
         if self.resume_role in roles.TRAINED and self.resume_role not in self.trained_roles:
             raise ConfigError(
                 f"resume_role is {self.resume_role}, but trained_roles is {','.join(self.trained_roles)}; "
@@ -178,8 +199,6 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> ResumeCo
     if path:
         given = {**from_yaml(str(path), KEYS, environ, skip=given), **given}
     values = {key: _converted(key, given[key], environ) for key in KEYS if key in given}
-    if values.get("max_data_ckpt_nums") is not None:
-        _warn("max_data_ckpt_nums is set, but this release removes no resume points: watch the disk", environ)
     return ResumeConfig(**{key: value for key, value in values.items() if value is not None})  # type: ignore[arg-type]
 
 

@@ -28,6 +28,12 @@ class DamagedError(ResumeError):
     exit_code = 65
 
 
+class UncommittedError(ResumeError):
+    """Saves come to no resume point any more; the same start again would not change that."""
+
+    exit_code = 78
+
+
 class HeldError(ResumeError):
     """Another process holds this job; two that train on one folder would destroy each other's work."""
 

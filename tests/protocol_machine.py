@@ -193,6 +193,8 @@ class World:
         self.committed: dict[PointName, dict[str, bytes]] = {}  # every file of a point when its commit appeared
         self.now = 0.0
         self.writes_so_far = 0
+        self.keep: int | None = None  # --max-data-ckpt-nums of every process
+        self.prunes_models = False
         self._environment = ExitStack()
         self._load = loading.wrap_load_checkpoint(self._megatron_load)
         self._save = saving.wrap_save_checkpoint(self._megatron_save)
@@ -328,6 +330,8 @@ class World:
             ckpt_step=None,
             ckpt_format="torch_dist",
             consumed_train_samples=0,
+            max_data_ckpt_nums=self.keep,
+            resume_prune_models=self.prunes_models,
         )
         if process.request.fresh:
             args.load = None  # where resuming is switched off, what to load is the script's own choice
@@ -566,6 +570,11 @@ class World:
             except OSError:
                 continue
         return False
+
+    def live_line(self) -> list[PointName]:
+        """Committed points of the live line, newest first."""
+        starts, points = self.starts(), self.points()
+        return line(starts, points, newest_that_counts(starts, points))
 
     def expected(self, process: Process) -> PointName | str:
         """What a start of `process` has to choose: a point, "fresh" or "refused"."""

@@ -23,6 +23,8 @@ WRONG = {
     "take_over": "2",
     "resume_lease_time": "1h",
     "max_data_ckpt_nums": "many",
+    "resume_prune_models": "all",
+    "max_uncommitted_saves": "0",
     "resume_role": "teacher",
     "trained_roles": "policy,reward",
 }
@@ -216,11 +218,9 @@ def test_chatlearns_one_checkpoint_becomes_two_with_one_warning(caplog: pytest.L
     assert [record.getMessage() for record in caplog.records].count(text) == 1
 
 
-def test_a_limit_that_is_not_applied_yet_is_said_to_be_so(caplog: pytest.LogCaptureFixture) -> None:
-    _warn_once.cache_clear()
-    with caplog.at_level(logging.WARNING, "megatron_resume.config"):
-        resolve({"max_data_ckpt_nums": 3}, {})
-    assert "removes no resume points" in caplog.text
+def test_models_to_remove_without_a_number_of_points_to_keep_are_refused() -> None:
+    with pytest.raises(ConfigError, match="max_data_ckpt_nums is not set, so nothing is ever removed; set it to 2"):
+        resolve({"resume_prune_models": True}, {})
 
 
 def test_only_rank_0_warns(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,6 +20,7 @@ from . import formats, ranks, rng, save_folders, session
 from .ending import truthful_end
 from .installed import installed_versions
 from .lease_keeper import superseded
+from .pruning import Pruning
 from .session import Session
 from .writer import FinishedSave, Writer
 
@@ -184,6 +185,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     current.open()
     if current.lease_keeper is not None:
         current.lease_keeper.check()
+    if _saves.writer is not None:
+        _saves.writer.check(current.config.max_uncommitted_saves)
     current.saves += 1
     if _is_saved(current, role, iteration):
         return _already_saved(role, iteration)
@@ -305,9 +308,7 @@ def _capture(
     if ranks.rank() != 0:
         return None
     name = PointName(save.iteration, current.attempt)
-    if _saves.writer is None:
-        assert current.lease_keeper is not None
-        _saves.writer = Writer(current.root, current.config.trained_roles, current.lease_keeper.stop_if_superseded)
+    _saves.writer = _saves.writer or _writer(current)
     progress = _progress(current, args)
     completes = states is not None and _completes(current, save.role, save.iteration, _saves.known)
     data, arrays = _data(current, name, progress) if completes else (None, {})
@@ -328,6 +329,17 @@ def _capture(
         arrays=arrays,
         states=states if completes else None,
     )
+
+
+def _writer(current: Session) -> Writer:
+    config = current.config
+    assert current.lease_keeper is not None
+    stop_if_superseded = current.lease_keeper.stop_if_superseded
+    if config.max_data_ckpt_nums is None:
+        return Writer(current.root, config.trained_roles, stop_if_superseded)
+    keep, models = config.max_data_ckpt_nums, config.resume_prune_models
+    pruning = Pruning(current.root, current.attempt, config.trained_roles, keep, models)
+    return Writer(current.root, config.trained_roles, stop_if_superseded, pruning.after_commit)
 
 
 def _progress(current: Session, args: Any) -> Moment:

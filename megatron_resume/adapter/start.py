@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..checkpoint import attempts, leases
+from ..checkpoint import attempts, commit, leases
 from ..checkpoint.folder import Folder, ResumePoint, read_folder, read_own_files, read_point, read_start
 from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
-from ..checkpoint.layout import PointName
+from ..checkpoint.layout import PointName, point_path
 from ..checkpoint.leases import Lease, Watch
 from ..checkpoint.records import Launch, Request, Start
 from ..config import ResumeConfig
@@ -183,6 +183,10 @@ def _open(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Beg
     if attempts.attempt_numbers(root)[-1] > number:
         attempts.withdraw(root, number)
         raise RejoinError(f"attempt {number} began while a newer one did; restart to join it")
+    # Only now: retention of another process looks for newer attempts after it took a point away.
+    if start.parent is not None and not commit.is_committed(point_path(root, start.parent)):
+        attempts.withdraw(root, number)
+        raise RejoinError(f"{start.parent} was removed while attempt {number} began; restart to choose again")
     return Begun(outcome, start, held, joined=False)
 
 

@@ -19,7 +19,7 @@ from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
 from ..checkpoint.records import DataCheckpoint, Moment, Receipt
 from ..crash import crash_point
-from ..errors import DamagedError
+from ..errors import DamagedError, UncommittedError
 from . import life
 from .at_end import at_end
 from .rng import Gathered
@@ -48,17 +48,36 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
 class Writer:
     """Commits finished saves in the background, in order; leaving the process waits for it."""
 
-    def __init__(self, root: Path, roles: Collection[str], stop_if_superseded: Callable[[], None]):
-        self.root, self.roles, self._stop_if_superseded = root, roles, stop_if_superseded
+    def __init__(
+        self,
+        root: Path,
+        roles: Collection[str],
+        stop_if_superseded: Callable[[], None],
+        after_commit: Callable[[], None] = lambda: None,
+    ):
+        self.root, self.roles = root, roles
+        self._stop_if_superseded, self._after_commit = stop_if_superseded, after_commit
         self._queue: queue.Queue[tuple[FinishedSave, float]] = queue.Queue()
         self._pid = os.getpid()
         self._incomplete: dict[PointName, list[str]] = {}  # points that still lack parts
+        self._failed: dict[PointName, str] = {}  # since the last commit: points that came to nothing, and why
         threading.Thread(target=self._work, name="megatron_resume writer", daemon=True).start()
         at_end(self.wait)
 
     def enqueue(self, save: FinishedSave) -> None:
         """All that the training thread pays."""
         self._queue.put((save, time.monotonic()))
+
+    def check(self, limit: int) -> None:
+        """Raises UncommittedError when the last `limit` points or more came to nothing."""
+        failed = dict(self._failed)
+        if len(failed) >= limit:
+            last, reason = list(failed.items())[-1]
+            raise UncommittedError(
+                f"{len(failed)} saves in a row came to no resume point, the last one at {last}: {reason}. The next "
+                "failure would cost all of them: repair what is named here and start again, or allow more with "
+                "--max-uncommitted-saves"
+            )
 
     def wait(self) -> None:
         """Return when everything enqueued is written, or was given up with a warning."""
@@ -72,8 +91,10 @@ class Writer:
                 self._write(save, since)
             except (OSError, DamagedError) as error:
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, error)
-            except Exception:
+                self._failed[save.name] = str(error)
+            except Exception as error:
                 logger.exception("%s of %s is not committed", save.role, save.name)
+                self._failed[save.name] = repr(error)
             finally:
                 self._queue.task_done()
 
@@ -98,6 +119,7 @@ class Writer:
                 save.name,
                 "; ".join(differing),
             )
+            self._failed[save.name] = "; ".join(differing)
             return
         self._stop_if_superseded()
         commit.commit(point, save.name, nonce=save.nonce, roles=self.roles)
@@ -109,7 +131,9 @@ class Writer:
             save.progress.consumed_samples,
             time.monotonic() - since,
         )
+        self._failed.clear()
         life.committed(save.name.iteration)
+        self._after_commit()
 
     def _warn_of_older_than(self, save: FinishedSave) -> None:
         for name in [name for name in self._incomplete if name < save.name]:

@@ -13,6 +13,7 @@ from .layout import (
     ABANDONED,
     COMMITTED,
     DATA,
+    PRUNED,
     START,
     PointName,
     attempt_path,
@@ -183,6 +184,8 @@ def find_model(save: Path, receipt: Receipt) -> Path:
 def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:
     files = {role: receipt_file(role) for role in roles} | {"the data": DATA}
     if not os.path.lexists(path):
+        if os.path.lexists(path.parent / PRUNED / path.name):
+            return "retention removed it"
         aside = sorted(path.parent.glob(f"{ABANDONED}/*/{path.name}*"))
         return f"a start over moved it to {aside[-1]}" if aside else f"{path} is gone"
     if not os.access(path, os.R_OK | os.X_OK):

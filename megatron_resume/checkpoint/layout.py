@@ -10,6 +10,7 @@ DATA = "data.json"
 ARRAYS = "data.safetensors"
 COMMITTED = "COMMITTED"
 ABANDONED = "abandoned"  # below the save folder of a role
+PRUNED = "pruned"  # below data_checkpoint_path and the save folder of a role: what retention removes
 TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's
 
 # Each number is written in one way only, so that no two names mean the same.

@@ -6,7 +6,7 @@ from collections.abc import Container
 from pathlib import Path
 
 from .atomic import move, replace
-from .layout import ABANDONED, TRACKER, model_folder, parse_model, parse_point
+from .layout import ABANDONED, PRUNED, TRACKER, model_folder, parse_model, parse_point
 
 
 def abandoned(save: Path, attempt: int) -> Path:
@@ -24,8 +24,8 @@ def saved_iterations(save: Path) -> list[int]:
 
 
 def iterations_of_job(root: Path) -> set[int]:
-    """The iterations that attempts of this job began to save, finished or not, also those moved aside."""
-    folders = [root, *root.glob(f"{ABANDONED}/*")]
+    """The iterations that attempts of this job began to save, finished or not, also those moved aside or removed."""
+    folders = [root, root / PRUNED, *root.glob(f"{ABANDONED}/*")]
     names = [entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()]
     return {point.iteration for name in names if (point := parse_point(name)) is not None}
 

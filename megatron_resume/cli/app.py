@@ -26,6 +26,15 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON instead of tables")
     status.set_defaults(call=_status)
 
+    text = "remove all but the newest resume points of the live line, as --max-data-ckpt-nums does in a job"
+    prune = commands.add_parser("prune", help=text, description=text)
+    prune.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    prune.add_argument("--keep", type=int, required=True, metavar="K", help="points to keep, 2 or more")
+    prune.add_argument("--models", action="store_true", help="also delete the model checkpoints of what is removed")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    prune.add_argument("--json", action="store_true", help="print JSON")
+    prune.set_defaults(call=_prune)
+
     text = "list versions, hooks and known traps on this machine; exit 78 if Megatron is unusable"
     doctor = commands.add_parser("doctor", help=text, description=text)
     doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -39,6 +48,13 @@ def _status(args: argparse.Namespace) -> int:
     from .status import status
 
     status(args.directory, json=args.json)
+    return 0
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from .prune import prune
+
+    prune(args.directory, keep=args.keep, models=args.models, dry_run=args.dry_run, json=args.json)
     return 0
 
 

@@ -18,6 +18,7 @@ import os, signal, sys, threading
 from pathlib import Path
 from megatron_resume.adapter import life
 from megatron_resume.errors import ConfigError, RejoinError
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 path = Path(sys.argv[1])
 life.begin(path)
 """

@@ -26,6 +26,8 @@ from hypothesis.stateful import (
 from job_on_disk import contents
 from protocol_machine import SHARDS, Process, World, Writing, commit_without_looking, has_all_parts, told
 
+from megatron_resume.adapter import pruning
+from megatron_resume.adapter.pruning import Pruning
 from megatron_resume.checkpoint import attempts, fencing, folder, leases, leftovers
 from megatron_resume.checkpoint.layout import PointName, model_folder, parse_point, point_path, receipt_file
 from megatron_resume.checkpoint.records import Request
@@ -60,10 +62,17 @@ class Protocol(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.world.__exit__()
 
-    @initialize(one_job_per_role=st.booleans(), saves=st.integers(0, 3), lives=st.integers(1, 2))
-    def begin_job(self, one_job_per_role: bool, saves: int, lives: int) -> None:
+    @initialize(
+        one_job_per_role=st.booleans(),
+        saves=st.integers(0, 3),
+        lives=st.integers(1, 2),
+        keep=st.sampled_from([None, None, 2, 3]),
+        prunes_models=st.booleans(),
+    )
+    def begin_job(self, one_job_per_role: bool, saves: int, lives: int, keep: int | None, prunes_models: bool) -> None:
         """A job that went well so far, perhaps through more than one life."""
         self.one_job_per_role = one_job_per_role
+        self.world.keep, self.world.prunes_models = keep, prunes_models
         for life in range(lives):
             for process in self._live(f"first {life}"):
                 for _ in range(saves if process.roles[0] == TRAINED[0] else 0):
@@ -509,16 +518,36 @@ class Protocol(RuleBasedStateMachine):
         Nor does it commit then, unless it was held between the check for a newer attempt and the commit.
         """
         self.world.note_commits()
+        before_line = self.world.live_line()
         if not self.world.superseded(process):
             action()
             self.world.note_commits()
+            self._check_removed(before_line)
             return
         before, commits = self.world.expected(self.observer), self.world.points()
         action()
         self.world.note_commits()
         after = self.world.expected(self.observer)
-        assert after == before, f"attempt {process.attempt} was superseded and changed the choice {before} to {after}"
+        # A first commit may come late: whoever began fresh meanwhile, for want of it, has nothing to lose yet.
+        late_first = (
+            was_held and before == "fresh" and isinstance(after, PointName) and after.attempt == process.attempt
+        )
+        assert after == before or late_first, (
+            f"attempt {process.attempt} was superseded and changed the choice {before} to {after}"
+        )
         assert was_held or self.world.points() == commits, f"attempt {process.attempt} was superseded and commits"
+
+    def _check_removed(self, line: list[PointName]) -> None:
+        """What went of the live line was older than as many whole points as are to be kept, and those are there."""
+        there = set(self.world.points())
+        for gone in line:
+            if gone not in there and not self._was_moved_aside(gone):
+                newer = [p for p in self.world.live_line() if p > gone and (p in self.hurt or self.world.is_whole(p))]
+                assert self.world.keep is not None, f"{gone} went, and nothing was to be removed"
+                assert len(newer) >= self.world.keep, f"{gone} went, and only {newer} are newer"
+
+    def _was_moved_aside(self, point: PointName) -> bool:
+        return any(self.world.root.glob(f"abandoned/*/{point.folder}*"))
 
     @invariant()
     def all_holds(self) -> None:
@@ -610,6 +639,8 @@ MUTANTS: dict[str, tuple[object, str, object]] = {
     "trackers stay as they were": (leftovers, "retire_tracker", lambda *_, **__: None),
     "links of earlier attempts stay": (fencing, "take_names", lambda *_, **__: None),
     "no model is put back": (leftovers, "put_back", lambda *_, **__: None),
+    "retention counts damaged points": (Pruning, "_is_whole", lambda *_: True),
+    "retention keeps one": (pruning, "surplus", lambda f, _, whole: list(choose.live_line(f, choose.head(f)))[:0:-1]),
 }
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from runs import ASYNC, ITERATIONS_PER_EPISODE, SYNC, Run, assert_identical
+from runs import ASYNC, ITERATIONS_PER_EPISODE, SYNC, Run, Server, assert_identical
 
 from megatron_resume.crash import POINTS
 
@@ -35,7 +35,17 @@ WHILE_STARTING = [
     *(f"{step}@iter_0000004" for step in MOVE),
     *(f"{step}@latest_checkpointed_iteration.txt" for step in WRITE),
 ]
+# After the commit of the third save, of which --max-data-ckpt-nums 2 keeps two; there is a fourth.
+KEEP_TWO = ("--max-data-ckpt-nums", "2", "--resume-prune-models")
+WHILE_PRUNING = [
+    *(f"{step}@iter_0000002.a0001" for step in MOVE),
+    "prune.hidden",
+    *(f"{step}@iter_0000002" for step in MOVE),
+    *(f"prune.model@{role}" for role in ROLES),
+    "prune.end",
+]
 SPREAD = ["save.begin@value:2", "write.synced@value.json:2", "write.named@COMMITTED:2", "event.torn@committed:2"]
+SPREAD_OF_PRUNING = ["prune.model@policy"]
 SPREAD_OF_STARTS = ["attempt.begun", "move.renamed@iter_0000004", "write.written@latest_checkpointed_iteration.txt"]
 
 
@@ -70,6 +80,31 @@ def test_killed_while_starting(copy_of_interrupted: Run, undisturbed: Callable[[
     assert_identical(run, undisturbed("dp2"))
 
 
+@pytest.fixture(scope="module")
+def four_episodes(server: Server, undisturbed: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of four episodes that keeps every point."""
+    run = Run(server, tmp_path_factory.mktemp("four_episodes") / "run", frozen_models(undisturbed))
+    run.finish(episodes=4)
+    return run
+
+
+def frozen_models(undisturbed: Callable[[str], Run]) -> tuple[str, ...]:
+    frozen = undisturbed("dp2").output / "checkpoints"
+    return ("--reference-load", str(frozen / "reference"), "--reward-load", str(frozen / "reward"))
+
+
+@pytest.mark.parametrize("point", slow_unless(SPREAD_OF_PRUNING, WHILE_PRUNING))
+def test_killed_while_pruning(new_run: Callable[..., Run], four_episodes: Run, point: str) -> None:
+    run = new_run("dp2", *KEEP_TWO)
+    run.killed(point, episodes=4)
+    run.finish(episodes=4)
+    assert_identical(run, four_episodes)
+    assert [(p["iteration"], p["state"]) for p in run.status()["points"]] == [(8, "resumable"), (6, "committed")]
+    left = {path.name for role in ROLES for path in (run.output / "checkpoints" / role).rglob("iter_*")}
+    assert left == {"iter_0000006", "iter_0000008"}
+    assert not list(run.data_checkpoint.glob("pruned/*"))
+
+
 @pytest.mark.parametrize("step", slow_unless(["event.torn"], list(EVENT)))
 def test_killed_while_recording_that_it_failed(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run], step: str
@@ -82,5 +117,5 @@ def test_killed_while_recording_that_it_failed(
 
 
 def test_every_crash_point_is_in_the_matrix() -> None:
-    named = {place.partition(":")[0].partition("@")[0] for place in (*WHILE_SAVING, *WHILE_STARTING)}
+    named = {place.partition(":")[0].partition("@")[0] for place in (*WHILE_SAVING, *WHILE_STARTING, *WHILE_PRUNING)}
     assert named == set(POINTS)

@@ -1,0 +1,100 @@
+"""`prune DIR --keep K`: remove all but the newest K resume points of the live line, as a job does by itself."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from megatron_resume.checkpoint.folder import Folder, read_folder, read_own_files, read_point, save_folder
+from megatron_resume.checkpoint.layout import PointName
+from megatron_resume.checkpoint.records import Receipt
+from megatron_resume.checkpoint.removal import Removed, finish, hidden, remove
+from megatron_resume.errors import ConfigError, DamagedError, MismatchError
+from megatron_resume.resume.retention import surplus
+
+from .status import _shown, _trained_roles
+
+
+def prune(directory: Path, *, keep: int, models: bool, dry_run: bool, json: bool) -> None:
+    """Remove all but the newest `keep` whole points of the live line, and with `models` their model checkpoints.
+
+    Raises:
+        ConfigError: `directory` is none, or `keep` is below 2.
+        RejoinError: An attempt began meanwhile; what it may need is left.
+    """
+    if keep < 2:
+        raise ConfigError(f"--keep is {keep}; type 2 or more, so that one point outlives a failed save")
+    if not os.path.isdir(directory):
+        raise ConfigError(f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path")
+    root = Path(os.path.abspath(directory))
+    folder = read_folder(root)
+    damaged: dict[PointName, str] = {}
+    names = surplus(folder, keep, lambda name: _is_whole(root, name, _trained_roles(folder), damaged))
+    if dry_run:
+        names += hidden(root) if models else []
+        done: Iterable[Removed] = (Removed(name, _model_bytes(folder, name) if models else 0) for name in names)
+    else:
+        done = _remove(folder, names, models=models)
+    verb = "would be removed" if dry_run else "removed"
+    found = [_row(removed, verb) for removed in done]
+    passed = [{"iteration": n.iteration, "attempt": n.attempt, "reason": why} for n, why in damaged.items()]
+    if json:
+        print(msgspec.json.format(msgspec.json.encode({"removed": found, "damaged": passed}), indent=2).decode())
+    else:
+        _print(found, passed, keep, verb)
+
+
+def _is_whole(root: Path, name: PointName, roles: tuple[str, ...], damaged: dict[PointName, str]) -> bool:
+    try:
+        read_point(root, name, roles)
+    except (DamagedError, MismatchError) as error:
+        damaged[name] = str(error)
+        return False
+    return True
+
+
+def _remove(folder: Folder, names: list[PointName], *, models: bool) -> Iterable[Removed]:
+    root = folder.root
+
+    def save_of(receipt: Receipt) -> Path:
+        return save_folder(root, receipt)
+
+    yield from remove(root, names, save_of, attempt=max(folder.starts, default=0), models=models)
+    yield from finish(root, save_of, models=models)
+
+
+def _model_bytes(folder: Folder, name: PointName) -> int:
+    try:
+        receipts = read_own_files(folder.root, name, _trained_roles(folder)).receipts
+    except (DamagedError, MismatchError):
+        return 0
+    return sum(file.size for receipt in receipts.values() for file in receipt.files)
+
+
+def _row(removed: Removed, verb: str) -> dict[str, Any]:
+    name = removed.point
+    return {
+        "iteration": name.iteration,
+        "attempt": name.attempt,
+        "done": verb,
+        "model_bytes": removed.bytes,
+        "left": list(removed.left),
+    }
+
+
+def _print(rows: list[dict[str, Any]], damaged: list[dict[str, Any]], keep: int, verb: str) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for row in rows:
+        name = PointName(row["iteration"], row["attempt"])
+        console.print(f"{name}: {verb} ({row['model_bytes'] / 1e6:.1f} MB of models)")
+        for reason in row["left"]:
+            console.print(f"  a model of it is left: {_shown(reason)}")
+    for point in damaged:
+        name = PointName(point["iteration"], point["attempt"])
+        console.print(f"{name} counts for none of the {keep} and stays: {_shown(point['reason'])}")
+    if not rows:
+        console.print(f"Nothing is older than the newest {keep} whole points of the live line.")

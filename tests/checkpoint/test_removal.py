@@ -1,0 +1,148 @@
+"""Removing points: a reader finds each one whole or not at all, also when the remover dies at any step."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from job_on_disk import JobOnDisk, contents
+
+from megatron_resume import crash
+from megatron_resume.checkpoint import leftovers
+from megatron_resume.checkpoint.folder import save_folder
+from megatron_resume.checkpoint.layout import PointName, point_path
+from megatron_resume.checkpoint.records import Receipt
+from megatron_resume.checkpoint.removal import Removed, finish, hidden, remove
+from megatron_resume.errors import RejoinError
+from megatron_resume.resume.choose import Refused, Resume
+
+STEPS = [
+    *(f"{step}@iter_0000002.a0001" for step in ("move.begin", "move.renamed", "move.end")),
+    "prune.hidden",
+    *(f"{step}@iter_0000002:{nth}" for nth in (1, 2) for step in ("move.begin", "move.renamed", "move.end")),
+    "prune.model@policy",
+    "prune.model@value",
+    "prune.end",
+]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> JobOnDisk:
+    """One attempt with points 2, 4 and 6."""
+    made = JobOnDisk(tmp_path)
+    made.attempt()
+    for iteration in (2, 4, 6):
+        made.save(1, iteration)
+    return made
+
+
+def save_of(job: JobOnDisk, receipt: Receipt) -> Path:
+    return save_folder(job.root, receipt)
+
+
+def remove_points(job: JobOnDisk, *iterations: int, models: bool = True, attempt: int = 1) -> list[Removed]:
+    names = [PointName(iteration, 1) for iteration in iterations]
+    return list(remove(job.root, names, lambda r: save_of(job, r), attempt=attempt, models=models))
+
+
+def finish_all(job: JobOnDisk, *, models: bool = True) -> list[Removed]:
+    return list(finish(job.root, lambda r: save_of(job, r), models=models))
+
+
+def left_of(job: JobOnDisk, iteration: int) -> list[str]:
+    return [path for path in contents(job.base) if f"iter_{iteration:07d}" in path]
+
+
+def test_a_removed_point_leaves_nothing_and_the_others_stay_as_they_are(job: JobOnDisk) -> None:
+    before = contents(job.base)
+    sizes = sum(path.stat().st_size for role in job.roles for path in job.model(role, 2).iterdir())
+    assert remove_points(job, 2) == [Removed(PointName(2, 1), sizes)]
+    assert left_of(job, 2) == []
+    after = contents(job.base)
+    assert {path: data for path, data in before.items() if "iter_0000002" not in path}.items() <= after.items()
+
+
+def test_without_models_they_stay_and_so_does_what_says_whose_they_are(job: JobOnDisk) -> None:
+    remove_points(job, 2, models=False)
+    assert [path for path in left_of(job, 2) if "checkpoints" in path], "the models went"
+    assert job.folder().points == [PointName(4, 1), PointName(6, 1)]
+    assert leftovers.iterations_of_job(job.root) == {2, 4, 6}
+    finish_all(job, models=False)
+    assert hidden(job.root) == [PointName(2, 1)]
+    finish_all(job, models=True)
+    assert left_of(job, 2) == []
+
+
+@pytest.mark.parametrize("models", [True, False], ids=["with models", "without"])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_no_reader_is_deceived_and_the_next_one_finishes(
+    job: JobOnDisk, step: str, models: bool
+) -> None:
+    if not models and "iter_0000002:" in step:
+        return_code = killed_at(job, step, models=False)
+        assert return_code == 0, "no model was to move"
+    else:
+        assert killed_at(job, step, models=models) == -signal.SIGKILL
+    for name in job.folder().committed:
+        job.point(name)
+    outcome = job.choose()
+    assert isinstance(outcome, Resume)
+    assert outcome.point.name == PointName(6, 1)
+    remove_points(job, 2, models=models)
+    finish_all(job, models=models)
+    assert PointName(2, 1) not in job.folder().points
+    assert [path for path in left_of(job, 2) if models or path.endswith((".tmp", "COMMITTED", "data.json"))] == []
+
+
+def killed_at(job: JobOnDisk, step: str, *, models: bool) -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=remove_and_die, args=(job, step, models))
+    process.start()
+    process.join(60)
+    return process.exitcode
+
+
+def remove_and_die(job: JobOnDisk, step: str, models: bool) -> None:
+    crash.arm(step)
+    remove_points(job, 2, models=models)
+
+
+def test_a_model_that_is_not_the_one_that_was_saved_is_left_and_named(job: JobOnDisk) -> None:
+    (job.model("policy", 2) / "__0_0.distcp").write_bytes(b"somebody else's weights")
+    [removed] = remove_points(job, 2)
+    assert "__0_0.distcp has 23 bytes" in removed.left[0]
+    assert (job.model("policy", 2) / "__0_0.distcp").read_bytes() == b"somebody else's weights"
+    assert not job.model("value", 2).exists()
+
+
+def test_files_that_nobody_receipted_are_never_deleted(job: JobOnDisk) -> None:
+    (job.model("policy", 2) / "notes.txt").write_text("mine")
+    (point_path(job.root, PointName(2, 1)) / "notes.txt").write_text("mine, too")
+    remove_points(job, 2)
+    kept = [path for path, data in contents(job.base).items() if path.endswith("notes.txt") and data]
+    assert len(kept) == 2
+
+
+def test_a_link_in_the_place_of_a_model_is_not_followed(job: JobOnDisk, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(job.model("policy", 2), elsewhere)
+    os.symlink(elsewhere, job.model("policy", 2))
+    remove_points(job, 2)
+    assert len(list(elsewhere.iterdir())) == 2
+
+
+def test_a_point_is_put_back_when_a_newer_attempt_began(job: JobOnDisk) -> None:
+    job.attempt(PointName(2, 1))
+    before = contents(job.base)
+    with pytest.raises(RejoinError, match="attempt 2 began"):
+        remove_points(job, 2)
+    assert {p: d for p, d in contents(job.base).items() if p != "data_checkpoint/pruned"} == before
+
+
+def test_a_start_that_asks_for_a_removed_point_is_told_so(job: JobOnDisk) -> None:
+    job.attempt(PointName(2, 1))
+    remove_points(job, 2, models=False, attempt=2)
+    outcome = job.choose()
+    assert isinstance(outcome, Refused)
+    assert "retention removed it" in str(outcome.passed_over[0])
