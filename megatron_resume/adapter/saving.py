@@ -192,13 +192,13 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         return _already_saved(role, iteration)
     current.hold(role, args)
     save_folders.clear_before_save(current, role, iteration)
-    _open_point(current, iteration)
+    problem = _open_point(current, iteration)
     states = _gather_states(current, role, iteration)
     save = Save(role, iteration, finished=None)
     if _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
         _unused(states)
     else:
-        save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"), states)
+        save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"), states, problem)
         _saves.known.add((role, iteration))
     _saves.begun = save
     crash_point("save.begin", role)
@@ -265,14 +265,17 @@ def _in_mid_episode_without_experience(current: Session, role: str, iteration: i
     return True
 
 
-def _open_point(current: Session, iteration: int) -> None:
-    """On rank 0, make the point's folder: it tells later attempts that this iteration was begun here."""
-    if ranks.rank() != 0:
-        return
-    try:
-        commit.open_point(current.root, PointName(iteration, current.attempt))
-    except OSError as error:  # training goes on; the writer finds no folder and does not commit
-        logger.warning("%s cannot be written: %s", current.root, error.strerror)
+def _open_point(current: Session, iteration: int) -> str | None:
+    """On rank 0, make the point's folder: it tells later attempts that this iteration was begun here.
+
+    Returns why that failed: training goes on, and the writer says so.
+    """
+    if ranks.rank() == 0:
+        try:
+            commit.open_point(current.root, PointName(iteration, current.attempt))
+        except OSError as error:
+            return f"{current.root} cannot be written: {error.strerror}"
+    return None
 
 
 def scheduler_steps(scheduler: Any) -> int | None:
@@ -302,7 +305,7 @@ def _unused(states: rng.Gathered | None) -> None:
 
 
 def _capture(
-    current: Session, save: Save, args: Any, scheduler: Any, states: rng.Gathered | None
+    current: Session, save: Save, args: Any, scheduler: Any, states: rng.Gathered | None, problem: str | None
 ) -> FinishedSave | None:
     """All that belongs to this moment, for the writer on rank 0."""
     if ranks.rank() != 0:
@@ -328,6 +331,7 @@ def _capture(
         data=data,
         arrays=arrays,
         states=states if completes else None,
+        problem=problem,
     )
 
 

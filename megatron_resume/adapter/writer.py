@@ -43,6 +43,7 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     data: DataCheckpoint | None  # where this save completes what this process holds
     arrays: Arrays
     states: Gathered | None = None  # random states of all ranks, to go into `data`
+    problem: str | None = None  # why it cannot be committed, where that is known already
 
 
 class Writer:
@@ -74,9 +75,9 @@ class Writer:
         if len(failed) >= limit:
             last, reason = list(failed.items())[-1]
             raise UncommittedError(
-                f"{len(failed)} saves in a row came to no resume point, the last one at {last}: {reason}. The next "
-                "failure would cost all of them: repair what is named here and start again, or allow more with "
-                "--max-uncommitted-saves"
+                f"the last saves came to no resume point ({len(failed)} in a row; the limit is {limit}), "
+                f"{last} because: {reason}. The next failure would cost all that work: repair what is named here and "
+                "start again, or allow more with --max-uncommitted-saves"
             )
 
     def wait(self) -> None:
@@ -90,8 +91,8 @@ class Writer:
             try:
                 self._write(save, since)
             except (OSError, DamagedError) as error:
-                logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, error)
-                self._failed[save.name] = str(error)
+                reason = self._failed[save.name] = _with_path(error, point_path(self.root, save.name))
+                logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, reason)
             except Exception as error:
                 logger.exception("%s of %s is not committed", save.role, save.name)
                 self._failed[save.name] = repr(error)
@@ -99,6 +100,8 @@ class Writer:
                 self._queue.task_done()
 
     def _write(self, save: FinishedSave, since: float) -> None:
+        if save.problem:
+            raise DamagedError(save.problem)
         point = point_path(self.root, save.name)
         commit.make_name_durable(point)
         receipt = self._receipt(save)
@@ -170,6 +173,12 @@ class Writer:
             versions=save.versions,
             arguments=save.arguments,
         )
+
+
+def _with_path(error: Exception, path: Path) -> str:
+    """What went wrong and where: writing and fsync name no file of their own."""
+    nameless = isinstance(error, OSError) and error.filename is None
+    return f"{path}: {error}" if nameless else str(error)
 
 
 def _write_data(point: Path, data: DataCheckpoint, arrays: Arrays, states: Gathered | None) -> None:

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+from errno import EACCES, EDQUOT, EIO, ENOSPC, EROFS, ESTALE, errorcode
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from megatron_resume.checkpoint.events import Committed, read_events
 from megatron_resume.checkpoint.fencing import make_own_name, own_name
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.records import DataCheckpoint, Moment
+from megatron_resume.errors import UncommittedError
 
 
 def finished(job: JobOnDisk, role: str, name: PointName, moment: Moment | None = None) -> FinishedSave:
@@ -92,24 +94,49 @@ def test_a_model_that_was_not_saved_into_its_save_folder_is_not_committed(
     assert f"policy.save is no link to {job.save_folder('policy')}" in caplog.text
 
 
-def disk_is_full(_: int) -> None:
-    raise OSError(28, "No space left on device", "policy.json")
-
-
-def test_a_full_disk_costs_one_point_and_is_said(
-    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("call", ["fsync", "link", "unlink"])
+@pytest.mark.parametrize("code", [ENOSPC, EIO, EACCES, EROFS, ESTALE, EDQUOT], ids=errorcode.get)
+def test_a_fault_of_the_storage_costs_one_point_and_is_said(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, code: int, call: str
 ) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code), "policy.json")
+
     made = writer(job)
     saves = [finished(job, role, PointName(2, 1)) for role in job.roles]
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", disk_is_full)
+        patch.setattr(os, call, fails)
         for save in saves:
             made.enqueue(save)
         made.wait()
     save_both(job, made, 4)
     made.wait()
     assert job.folder().committed == [PointName(4, 1)]
-    assert "policy of iteration 2 of attempt 1 is not committed: [Errno 28] No space left" in caplog.text
+    said = f"policy of iteration 2 of attempt 1 is not committed: [Errno {code}] {os.strerror(code)}: 'policy.json'"
+    assert said in caplog.text
+
+
+def test_saves_that_come_to_nothing_again_and_again_are_counted_until_one_is_committed(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = writer(job)
+    for iteration in (2, 4, 6):
+        saves = [finished(job, role, PointName(iteration, 1)) for role in job.roles]
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "link", quota_is_used_up)
+            for save in saves:
+                made.enqueue(save)
+            made.wait()
+    made.check(4)
+    with pytest.raises(UncommittedError, match=r"3 in a row.*iteration 6 of attempt 1 because.*quota"):
+        made.check(3)
+    save_both(job, made, 8)
+    made.wait()
+    made.check(1)
+
+
+def quota_is_used_up(*_: object, **__: object) -> None:
+    raise OSError(EDQUOT, "Disk quota exceeded", "policy.json")
 
 
 def test_the_name_of_a_point_is_durable_before_its_commit(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:

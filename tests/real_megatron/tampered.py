@@ -8,9 +8,11 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -445,6 +447,48 @@ def holds_a_writer():
 
     save, job.save_checkpoint = job.save_checkpoint, save_and_wait
     filesystem_async.open = hold_then_open
+
+
+def storage_fails_at_the_second_save():
+    """What `STORAGE` names is done to the file system `AT` while iteration 4 is saved, and undone when it is over.
+
+    With `FOR_GOOD` nothing is undone.
+    """
+    from rlhf import job
+
+    from megatron_resume.adapter import saving
+
+    if os.environ["RANK"] != "0":
+        return
+    faults = {"full": (fill, empty), "read-only": (remounted("ro"), remounted("rw"))}
+    begin, end = faults[os.environ["STORAGE"]]
+
+    def save_on_bad_storage(iteration, *args, **kwargs):
+        if iteration == 4 and save.count == 0:
+            begin(Path(os.environ["AT"]))
+        save.count += iteration == 4
+        result = original(iteration, *args, **kwargs)
+        if save.count == 2 and "FOR_GOOD" not in os.environ:
+            saving._saves.writer.wait()
+            end(Path(os.environ["AT"]))
+            save.count = 3
+        return result
+
+    save, original, job.save_checkpoint = SimpleNamespace(count=0), job.save_checkpoint, save_on_bad_storage
+
+
+def fill(folder):
+    with suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def empty(folder):
+    (folder / "filler").unlink()
+
+
+def remounted(mode):
+    return lambda folder: subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
 
 
 def compares_no_configuration():
