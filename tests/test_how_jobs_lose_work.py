@@ -19,6 +19,7 @@ PACKAGE = TESTS.parent / "megatron_resume"
 
 RESUME, ENDS, WORK = (f"real_megatron/test_{name}.py" for name in ("exact_resume", "truthful_ends", "lost_work"))
 CARELESS, CHOOSE, HERE = "real_megatron/test_careless_scripts.py", "resume/test_choose.py", Path(__file__).name
+PRUNE = "cli/test_prune.py"
 READING, WRITING = "checkpoint/test_reading_points.py", "checkpoint/test_writing.py"
 
 # What is hit, and what a user gets elsewhere -> the tests that prove otherwise here.
@@ -54,6 +55,7 @@ LINES = {
     "clock skew, rsync: modification times say which is newest": (f"{HERE}::test_modification_times_decide_nothing",),
     "other folders in the path: deleted": (
         f"{WORK}::test_folders_of_others_are_never_touched",
+        f"{PRUNE}::test_times_and_folders_of_others_decide_nothing_and_stay",
         f"{WRITING}::test_a_fresh_start_leaves_what_is_not_of_this_job",
     ),
     "meta.pkl of somebody else: its code runs": (
@@ -72,6 +74,18 @@ LINES = {
         f"{WORK}::test_megatron_deletes_no_model_of_a_point",
         "test_config.py::test_chatlearns_one_checkpoint_becomes_two_with_one_warning",
         f"{CARELESS}::test_a_save_that_failed_may_be_repeated",
+        f"{PRUNE}::test_fewer_than_two_are_refused_before_anything_is_removed",
+    ),
+    "keep 2 with 4 replicas: folders are counted, and half of the newest step is deleted": (
+        f"{PRUNE}::test_many_folders_of_few_points_are_few_points",
+        "resume/test_retention.py::test_a_point_whose_model_somebody_deleted_counts_for_nothing",
+    ),
+    "clock skew, rsync: retention deletes what was just written": (
+        f"{PRUNE}::test_times_and_folders_of_others_decide_nothing_and_stay",
+    ),
+    "killed while it removes old checkpoints: half a checkpoint is left": (
+        "checkpoint/test_removal.py::test_killed_at_any_step_no_reader_is_deceived_and_the_next_one_finishes",
+        "real_megatron/test_every_death.py::test_killed_while_pruning",
     ),
     "killed inside the swap of a save that is repeated: the newest step is lost": (
         f"{WORK}::test_a_save_of_the_same_iteration_again_does_not_touch_the_one_that_is_there",
@@ -138,11 +152,6 @@ def test_the_package_can_read_no_pickle() -> None:
                 assert (node.value.id, node.attr) != ("torch", "load"), f"{path} line {node.lineno}"
 
 
-# Retention (`--max-data-ckpt-nums`), still to come:
-#   keep 2 with 4 replicas: folders are counted, and half of the newest step is deleted
-#   keep 1: the only checkpoint is deleted before a save that fails, once retention deletes anything
-#   clock skew, rsync: what was just written is deleted as the oldest
-#   other folders in the path: deleted
 # The order of the data, still to come:
 #   2 replicas become 4: the new ones start at row 0
 #   samples per episode changed, a data set grown by a row: accepted, prompts repeat and vanish

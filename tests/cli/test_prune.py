@@ -1,6 +1,7 @@
 """`prune` removes what a job would, says what it did, and refuses what would leave no net."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -78,3 +79,28 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFi
 def test_nothing_to_remove_is_said(job: JobOnDisk, capsys: pytest.CaptureFixture[str]) -> None:
     assert prune(job, "--keep", "9") == 0
     assert "Nothing is older than the newest 9 whole points of the live line." in capsys.readouterr().out
+
+
+def test_times_and_folders_of_others_decide_nothing_and_stay(job: JobOnDisk) -> None:
+    for name in ("replica0_step9", "iter_0000009", "iter_0000003.a0001.bak", "iter_0000001.a1"):
+        (job.root / name).mkdir()
+        (job.root / name / "meta.pkl").write_bytes(b"of somebody else")
+    (job.save_folder("policy") / "iter_0000001").mkdir()
+    others = {
+        path: data for path, data in contents(job.base).items() if "_step9" in path or data == b"of somebody else"
+    }
+    for age, path in enumerate(sorted(job.base.rglob("*iter_*"))):  # the newest was written first
+        os.utime(path, (4e9 - 1000 * age, 4e9 - 1000 * age))
+    prune(job, "--keep", "2", "--models")
+    assert job.folder().points == [PointName(i, 1) for i in (4, 6, 8)]
+    assert others.items() <= contents(job.base).items()
+    assert (job.save_folder("policy") / "iter_0000001").is_dir()
+
+
+def test_many_folders_of_few_points_are_few_points(job: JobOnDisk) -> None:
+    """Attempts, parts never committed and roles are folders, too."""
+    for iteration in (10, 12, 14):
+        attempt = job.attempt(PointName(8, 1))
+        job.save(attempt, iteration, parts=("policy",))
+    prune(job, "--keep", "3")
+    assert job.folder().committed == [PointName(i, 1) for i in (2, 4, 6, 8)]
