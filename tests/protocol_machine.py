@@ -210,6 +210,7 @@ class World:
         training = types.ModuleType("megatron.training")
         training.get_args = lambda: self._process.args  # type: ignore[attr-defined]
         training.get_tensorboard_writer = lambda: None  # type: ignore[attr-defined]
+        training.global_vars = types.SimpleNamespace()  # type: ignore[attr-defined]
         async_utils = types.ModuleType("megatron.training.async_utils")
         async_utils.maybe_finalize_async_save = self._finalize  # type: ignore[attr-defined]
         modules = {

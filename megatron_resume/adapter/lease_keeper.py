@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoint import attempts, leases
@@ -17,8 +18,16 @@ logger = logging.getLogger("megatron_resume")
 class LeaseKeeper:
     """Renews the leases of this process three times in a lease time, until it ends or is superseded."""
 
-    def __init__(self, root: Path, attempt: int, held: dict[str, Lease], lease_time_s: float):
-        self.root, self.attempt = root, attempt
+    def __init__(
+        self,
+        root: Path,
+        attempt: int,
+        held: dict[str, Lease],
+        lease_time_s: float,
+        reached: Callable[[], int] = lambda: 0,
+    ):
+        """`reached` tells the iteration that training has come to."""
+        self.root, self.attempt, self._reached = root, attempt, reached
         self._held, self._every_s = dict(held), lease_time_s / 3
         self._ended = threading.Event()
         self._pid = os.getpid()
@@ -62,7 +71,7 @@ class LeaseKeeper:
     def _renew(self) -> None:
         self.stop_if_superseded()
         for role, lease in self._held.items():
-            self._held[role] = leases.renew(self.root, self.attempt, role, lease)
+            self._held[role] = leases.renew(self.root, self.attempt, role, lease, self._reached())
 
 
 def superseded(attempt: int, newer: int) -> RejoinError:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from ..checkpoint.events import Committed, Ending, Event, Failed, Finished, Stopped, append
+from ..checkpoint.events import Committed, Ending, Event, Failed, Finished, Pruned, Stopped, append
 from ..errors import RejoinError, ResumeError
 from .at_end import at_end
 
@@ -38,8 +38,8 @@ class Life:
         """Whether this is not a forked child, which inherits all of this."""
         return os.getpid() == self._pid
 
-    def committed(self, iteration: int) -> None:
-        self._append(Committed(iteration=iteration))
+    def tell(self, event: Committed | Pruned) -> None:
+        self._append(event)
 
     def ends(self, ending: Ending) -> None:
         """Record the ending, unless one is."""
@@ -84,9 +84,10 @@ def begin(path: Path) -> None:
     _life = Life(path)
 
 
-def committed(iteration: int) -> None:
+def tell(event: Committed | Pruned) -> None:
+    """Record what happened, where this process has begun an attempt."""
     if _life is not None:
-        _life.committed(iteration)
+        _life.tell(event)
 
 
 def ends_by(error: BaseException) -> None:

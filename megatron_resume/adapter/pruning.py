@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from ..checkpoint.events import Pruned
 from ..checkpoint.fencing import own_name
 from ..checkpoint.folder import read_folder, read_point
 from ..checkpoint.layout import PointName
@@ -12,6 +13,7 @@ from ..checkpoint.records import Receipt
 from ..checkpoint.removal import Removed, finish, remove
 from ..errors import ConfigError, DamagedError, MismatchError, RejoinError
 from ..resume.retention import surplus
+from . import life
 
 logger = logging.getLogger("megatron_resume")
 
@@ -58,5 +60,7 @@ class Pruning(msgspec.Struct):
 
 def _tell(removed: Removed) -> None:
     logger.info("pruned %s (%.1f MB of models)", removed.point, removed.bytes / 1e6)
+    name = removed.point
+    life.tell(Pruned(iteration=name.iteration, attempt=name.attempt, bytes=removed.bytes))
     for reason in removed.left:
         logger.warning("a model of %s is left where it stands: %s", removed.point, reason)

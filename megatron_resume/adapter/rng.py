@@ -4,9 +4,7 @@ Each model checkpoint of Megatron holds these too, but of one data-parallel rank
 process loads several models the last load wins. So the data checkpoint carries those of every rank.
 """
 
-import functools
 import random
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -15,7 +13,7 @@ import torch
 
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.records import Rng
-from . import ranks
+from . import background, ranks
 
 TRACKER = "tracker."  # prefix of the states in Megatron's tracker of CUDA random states
 
@@ -106,14 +104,8 @@ def gather(key: str, unused: tuple[str, ...]) -> Gathered | None:
     if ranks.rank() == 0:
         return Gathered(mine, store, key, unused, layout())
     if store is not None:
-        _sender().submit(lambda: ranks.post(store, key, mine.pack()))
+        background.submit(lambda: ranks.post(store, key, mine.pack()))
     return None
-
-
-@functools.cache
-def _sender() -> Executor:
-    """The thread that sends; leaving the process waits for it."""
-    return ThreadPoolExecutor(1, thread_name_prefix="megatron_resume states")
 
 
 def states_of(rank: int, rng: Rng, arrays: Arrays) -> Arrays | None:

@@ -16,7 +16,7 @@ from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
 from ..roles import FROZEN
-from . import formats, ranks, rng, save_folders, session
+from . import curves, formats, ranks, rng, save_folders, session
 from .ending import truthful_end
 from .installed import installed_versions
 from .lease_keeper import superseded
@@ -188,6 +188,9 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     if _saves.writer is not None:
         _saves.writer.check(current.config.max_uncommitted_saves)
     current.saves += 1
+    current.iteration = iteration
+    if role == current.config.trained_roles[0]:
+        curves.report(current.root, current.attempt, role, iteration)
     if _is_saved(current, role, iteration):
         return _already_saved(role, iteration)
     current.hold(role, args)

@@ -74,6 +74,7 @@ class Session(msgspec.Struct):
     tracked: Tracked = msgspec.field(default_factory=Tracked)
     arrays: Arrays = {}  # of the resume point
     saves: int = 0  # calls of save_checkpoint
+    iteration: int = 0  # that training has come to: of the last save, and the train steps of the first role since
     steps: dict[str | None, int] = {}  # role -> its calls of train_step
 
     @property
@@ -103,6 +104,7 @@ class Session(msgspec.Struct):
             moment: Moment = outcome.point.data.progress
             self.episode, self.consumed_samples = moment.episode, moment.consumed_samples
             self.steps_in_episode = int(moment.mid_episode)
+            self.iteration = outcome.point.iteration
             path = outcome.point.path / ARRAYS
             if path.exists():
                 self.arrays = load_arrays(read_bytes(path, limit=None), path)
@@ -195,7 +197,9 @@ class Session(msgspec.Struct):
             start.withdraw(self.root, begun)
             raise RejoinError("another resume point was committed while this start was under way; restart to take it")
         self.attempt, self.nonce = begun.start.attempt, begun.start.nonce
-        self.lease_keeper = LeaseKeeper(self.root, self.attempt, begun.leases, self.config.resume_lease_time)
+        self.lease_keeper = LeaseKeeper(
+            self.root, self.attempt, begun.leases, self.config.resume_lease_time, lambda: self.iteration
+        )
         life.begin(events_path(self.root, self.attempt, start.roles_here(self.config)[0]))
         if isinstance(begun.outcome, Fresh) and begun.outcome.start_over and not begun.joined:
             leftovers.move_points_away(self.root, attempt=self.attempt)

@@ -271,7 +271,16 @@ def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeC
         versions=installed_versions(),
         config=msgspec.to_builtins(config),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        lost_iterations=_lost_iterations(folder, parent, config.trained_roles),
     )
+
+
+def _lost_iterations(folder: Folder, parent: PointName | None, roles: tuple[str, ...]) -> int:
+    """How many iterations after the point the newest attempt had run when it last renewed its leases."""
+    newest = max(folder.starts, default=0)
+    found = [leases.read_lease(folder.root, newest, role) for role in roles]
+    reached = max((lease.iteration for lease in found if lease is not None), default=0)
+    return max(0, reached - (parent.iteration if parent else 0))
 
 
 def withdraw(root: Path, begun: Begun) -> None:
@@ -288,12 +297,13 @@ def announce(begun: Begun) -> None:
     if isinstance(outcome, Resume):
         progress = outcome.point.data.progress
         logger.info(
-            "attempt %d %sresumes from %s (next episode %d, %d samples consumed): %s",
+            "attempt %d %sresumes from %s (next episode %d, %d samples consumed, %d iterations to run again): %s",
             begun.start.attempt,
             joined,
             outcome.point.name,
             progress.episode,
             progress.consumed_samples,
+            begun.start.lost_iterations,
             outcome.reason,
         )
     else:

@@ -14,6 +14,7 @@ import msgspec
 from ..checkpoint import arrays as codec
 from ..checkpoint import commit
 from ..checkpoint.arrays import Arrays
+from ..checkpoint.events import Committed
 from ..checkpoint.fencing import lost_name, own_name
 from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
@@ -107,6 +108,7 @@ class Writer:
         receipt = self._receipt(save)
         crash_point("model.synced", save.role)
         commit.write_receipt(point, receipt)
+        logger.info("saved %s of %s (%.1f MB)", save.role, save.name, sum(file.size for file in receipt.files) / 1e6)
         if save.data is not None:
             _write_data(point, save.data, save.arrays, save.states)
         missing = commit.missing_parts(point, self.roles)
@@ -126,16 +128,18 @@ class Writer:
             return
         self._stop_if_superseded()
         commit.commit(point, save.name, nonce=save.nonce, roles=self.roles)
+        lag_s, size = time.monotonic() - since, commit.model_bytes(point, self.roles)
         logger.info(
-            "committed %s (%s; next episode %d, %d samples consumed) %.2f s after the save",
+            "committed %s (%s, %.1f MB; next episode %d, %d samples consumed) %.2f s after the save",
             save.name,
             ", ".join(self.roles),
+            size / 1e6,
             save.progress.episode,
             save.progress.consumed_samples,
-            time.monotonic() - since,
+            lag_s,
         )
         self._failed.clear()
-        life.committed(save.name.iteration)
+        life.tell(Committed(iteration=save.name.iteration, lag_s=round(lag_s, 3), bytes=size))
         self._after_commit()
 
     def _warn_of_older_than(self, save: FinishedSave) -> None:

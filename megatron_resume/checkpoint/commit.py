@@ -62,6 +62,12 @@ def differing_parts(point: Path, roles: Collection[str]) -> list[str]:
     ]
 
 
+def model_bytes(point: Path, roles: Collection[str]) -> int:
+    """Size of the models of a point whose receipts are there."""
+    receipts = [read(point / receipt_file(role), Receipt) for role in roles]
+    return sum(file.size for receipt in receipts for file in receipt.files)
+
+
 def commit(point: Path, name: PointName, *, nonce: str, roles: Collection[str]) -> None:
     """Declare `point` complete; until then no reader will use it.
 

@@ -31,6 +31,16 @@ class Committed(_Event, frozen=True, kw_only=True):
     """COMMITTED of this iteration became visible."""
 
     iteration: int
+    lag_s: float | None = None  # seconds since Megatron had finished the save that completed it
+    bytes: int | None = None  # of all its models
+
+
+class Pruned(_Event, frozen=True, kw_only=True):
+    """Retention removed this point."""
+
+    iteration: int
+    attempt: int
+    bytes: int  # of models that were deleted with it
 
 
 class Failed(_Event, frozen=True, kw_only=True):
@@ -53,7 +63,7 @@ class Finished(_Event, frozen=True, kw_only=True):
 
 
 Ending = Failed | Stopped | Finished
-Event = Committed | Ending
+Event = Committed | Pruned | Ending
 
 _line = msgspec.json.Decoder(Event)
 
@@ -67,7 +77,11 @@ class Events(NamedTuple):
     @property
     def ending(self) -> Ending | None:
         """How this life ended; None for one that was killed, or still runs."""
-        return next((event for event in reversed(self.events) if not isinstance(event, Committed)), None)
+        return next((event for event in reversed(self.events) if isinstance(event, Ending)), None)
+
+    @property
+    def last_commit(self) -> Committed | None:
+        return next((event for event in reversed(self.events) if isinstance(event, Committed)), None)
 
 
 def events_path(root: Path, attempt: int, role: str) -> Path:

@@ -19,6 +19,7 @@ class Lease(Record, frozen=True, kw_only=True):
     start: str  # names the start of the holder's job on all its ranks; "" where nothing does
     counter: int = 0
     released: bool = False
+    iteration: int = 0  # that its holder had reached; for people, never compared
 
 
 def lease_path(root: Path, attempt: int, role: str) -> Path:
@@ -30,9 +31,9 @@ def claim(root: Path, attempt: int, role: str, lease: Lease) -> None:
     write_new(lease_path(root, attempt, role), encode(lease))
 
 
-def renew(root: Path, attempt: int, role: str, lease: Lease) -> Lease:
+def renew(root: Path, attempt: int, role: str, lease: Lease, iteration: int = 0) -> Lease:
     """Count up; returns the new lease."""
-    renewed: Lease = msgspec.structs.replace(lease, counter=lease.counter + 1)
+    renewed: Lease = msgspec.structs.replace(lease, counter=lease.counter + 1, iteration=iteration)
     replace(lease_path(root, attempt, role), encode(renewed))
     return renewed
 

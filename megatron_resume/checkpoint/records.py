@@ -62,6 +62,7 @@ class Start(Record, frozen=True, kw_only=True):
     versions: dict[str, str]
     config: dict[str, Any]
     created: str  # ISO 8601, UTC; for people, never compared
+    lost_iterations: int = 0  # that the attempt before ran beyond the point, as of its last sign of life
 
 
 class ModelFile(msgspec.Struct, frozen=True, kw_only=True):

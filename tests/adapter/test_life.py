@@ -17,6 +17,7 @@ BEGIN = """
 import os, signal, sys, threading
 from pathlib import Path
 from megatron_resume.adapter import life
+from megatron_resume.checkpoint.events import Committed
 from megatron_resume.errors import ConfigError, RejoinError
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 path = Path(sys.argv[1])
@@ -87,7 +88,7 @@ def test_the_ending_is_recorded_once_as_it_was(tmp_path: Path, how: str) -> None
     program, code, ending = ENDS[how]
     path = tmp_path / "attempt" / "policy.events.jsonl"
     path.parent.mkdir()
-    program = f"{BEGIN}life.committed(2)\n{program}\n"
+    program = f"{BEGIN}life.tell(Committed(iteration=2))\n{program}\n"
     ended = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
     assert ended.returncode == code, ended.stderr
     if how == "lost its folder":
@@ -125,7 +126,7 @@ def test_a_full_disk_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     before = sys.exit, sys.excepthook
     life.begin(path)
     try:
-        life.committed(2)
+        life.tell(Committed(iteration=2))
     finally:
         life.forget()
     assert f"{path} cannot be written: No space left on device" in caplog.text

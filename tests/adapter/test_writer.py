@@ -191,13 +191,14 @@ def test_each_commit_is_an_event(job: JobOnDisk) -> None:
     assert read_events(path).ending is None
 
 
-def test_each_commit_is_one_line(job: JobOnDisk, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_save_and_each_commit_is_one_line(job: JobOnDisk, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "megatron_resume")
     made = writer(job)
     save_both(job, made, 2)
     made.wait()
-    (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith("committed iteration 2 of attempt 1 (policy, value; next episode 2, 32 samples consumed)")
+    *saves, line = [record.getMessage() for record in caplog.records]
+    assert saves == [f"saved {role} of iteration 2 of attempt 1 (0.0 MB)" for role in job.roles]
+    assert line.startswith("committed iteration 2 of attempt 1 (policy, value, 0.0 MB; next episode 2, 32 samples ")
 
 
 def test_a_large_model_file_may_be_copied_with_its_time(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ class Protocol(RuleBasedStateMachine):
     def begin_job(self, one_job_per_role: bool, saves: int, lives: int, keep: int | None, prunes_models: bool) -> None:
         """A job that went well so far, perhaps through more than one life."""
         self.one_job_per_role = one_job_per_role
-        self.world.keep, self.world.prunes_models = keep, prunes_models
+        self.world.keep, self.world.prunes_models = keep, prunes_models and keep is not None
         for life in range(lives):
             for process in self._live(f"first {life}"):
                 for _ in range(saves if process.roles[0] == TRAINED[0] else 0):

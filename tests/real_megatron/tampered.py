@@ -449,6 +449,18 @@ def holds_a_writer():
     filesystem_async.open = hold_then_open
 
 
+def rests_before_its_second_save():
+    """Long enough for a lease to be renewed."""
+    from rlhf import job
+
+    def save_rested(iteration, *args, **kwargs):
+        if iteration == 4:
+            time.sleep(1)
+        return save(iteration, *args, **kwargs)
+
+    save, job.save_checkpoint = job.save_checkpoint, save_rested
+
+
 def storage_fails_at_the_second_save():
     """What `STORAGE` names is done to the file system `AT` while iteration 4 is saved, and undone when it is over.
 

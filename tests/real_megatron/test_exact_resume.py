@@ -82,3 +82,18 @@ def test_curves_drop_what_the_killed_attempt_logged_beyond_the_point(copy_of_int
     events.Reload()
     (tag,) = [tag for tag in events.Tags()["scalars"] if tag.endswith("reward")]
     assert [event.step for event in events.Scalars(tag)] == list(range(1, EPISODES * ITERATIONS_PER_EPISODE + 1))
+
+
+def test_curves_tell_how_the_job_fares(new_run: Callable[..., Run]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = new_run("dp2", "--resume-lease-time", "1")  # so that leases are renewed while it lives
+    run.tampered("rests_before_its_second_save", crash="save.begin@policy:2")
+    run.finish()
+    events = EventAccumulator(str(run.output / "tensorboard"))
+    events.Reload()
+    curves = {name: events.Scalars(f"resume/{name}") for name in ("attempt", "lost_iterations", "commit_lag_s")}
+    assert [(point.step, point.value) for point in curves["attempt"]] == [(2, 1), (4, 2), (6, 2)]
+    assert [(point.step, point.value) for point in curves["lost_iterations"]] == [(2, 0), (4, 2), (6, 2)]
+    assert [point.step for point in curves["commit_lag_s"]] == [6], "the first save of an attempt knows of no commit"
+    assert 0 < curves["commit_lag_s"][0].value < 60

@@ -62,7 +62,7 @@ def test_an_unedited_pretraining_script_resumes_exactly(server: Server, tmp_path
     assert (code, "crash point commit.end" in log) == (-9, True), log[-4000:]
     code, log = killed.start()
     assert code == 0, log[-4000:]
-    assert "attempt 2 resumes from iteration 3 of attempt 1 (next episode 0, 96 samples consumed)" in log
+    assert "attempt 2 resumes from iteration 3 of attempt 1 (next episode 0, 96 samples consumed, " in log
     assert killed.effective() == undisturbed.effective()
     assert list(killed.effective()) == list(range(1, 9))
 
