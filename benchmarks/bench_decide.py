@@ -12,7 +12,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 from job_on_disk import JobOnDisk
 
-from megatron_resume.adapter.start import decide
+from megatron_resume.adapter.decision import decide
 from megatron_resume.checkpoint.layout import PointName, point_path
 from megatron_resume.config import ResumeConfig
 from megatron_resume.resume.choose import Resume

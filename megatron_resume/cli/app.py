@@ -26,6 +26,8 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON instead of tables")
     status.set_defaults(call=_status)
 
+    _add_explain(commands)
+
     text = "list versions, hooks and known traps on this machine; exit 78 if Megatron is unusable"
     doctor = commands.add_parser("doctor", help=text, description=text)
     doctor.add_argument("--json", action="store_true", help="print JSON instead of tables")
@@ -35,11 +37,32 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "print what a start would do and why: point, line, and each argument that it changes; exits as it would"
+    explain = commands.add_parser("explain", help=text, description=text)
+    explain.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    explain.add_argument("--role", metavar="ROLE", help="show the arguments of this role only")
+    explain.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    asked = explain.add_argument_group("requests", "as a start takes them")
+    asked.add_argument("--load-data-checkpoint-iteration", metavar="N", help="continue from this iteration")
+    asked.add_argument("--load-data-checkpoint-attempt", metavar="A", help="continue from the line of this attempt")
+    asked.add_argument("--start-over", action="store_true", default=None, help="start fresh")
+    explain.set_defaults(call=_explain)
+
+
 def _status(args: argparse.Namespace) -> int:
     from .status import status
 
     status(args.directory, json=args.json)
     return 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from .explain import explain
+
+    requests = ("load_data_checkpoint_iteration", "load_data_checkpoint_attempt", "start_over")
+    asked = {request: getattr(args, request) for request in requests}
+    return explain(args.directory, asked=asked, role=args.role, json=args.json)
 
 
 def _doctor(args: argparse.Namespace) -> int:
