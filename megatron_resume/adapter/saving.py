@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..hooks import AnyFunction
 from ..roles import FROZEN
 from . import formats, ranks, rng, save_folders, session
+from .digester import Digester
 from .ending import truthful_end
 from .installed import installed_versions
 from .lease_keeper import superseded
@@ -306,8 +307,7 @@ def _capture(
         return None
     name = PointName(save.iteration, current.attempt)
     if _saves.writer is None:
-        assert current.lease_keeper is not None
-        _saves.writer = Writer(current.root, current.config.trained_roles, current.lease_keeper.stop_if_superseded)
+        _saves.writer = _writer(current)
     progress = _progress(current, args)
     completes = states is not None and _completes(current, save.role, save.iteration, _saves.known)
     data, arrays = _data(current, name, progress) if completes else (None, {})
@@ -328,6 +328,13 @@ def _capture(
         arrays=arrays,
         states=states if completes else None,
     )
+
+
+def _writer(current: Session) -> Writer:
+    assert current.lease_keeper is not None
+    roles = current.config.trained_roles
+    digester = Digester(current.root, roles) if current.config.resume_digests else None
+    return Writer(current.root, roles, current.lease_keeper.stop_if_superseded, digester)
 
 
 def _progress(current: Session, args: Any) -> Moment:

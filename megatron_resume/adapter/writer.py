@@ -22,6 +22,7 @@ from ..crash import crash_point
 from ..errors import DamagedError
 from . import life
 from .at_end import at_end
+from .digester import Digester
 from .rng import Gathered
 
 logger = logging.getLogger("megatron_resume")
@@ -48,8 +49,14 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
 class Writer:
     """Commits finished saves in the background, in order; leaving the process waits for it."""
 
-    def __init__(self, root: Path, roles: Collection[str], stop_if_superseded: Callable[[], None]):
-        self.root, self.roles, self._stop_if_superseded = root, roles, stop_if_superseded
+    def __init__(
+        self,
+        root: Path,
+        roles: Collection[str],
+        stop_if_superseded: Callable[[], None],
+        digester: Digester | None = None,
+    ):
+        self.root, self.roles, self._stop_if_superseded, self._digester = root, roles, stop_if_superseded, digester
         self._queue: queue.Queue[tuple[FinishedSave, float]] = queue.Queue()
         self._pid = os.getpid()
         self._incomplete: dict[PointName, list[str]] = {}  # points that still lack parts
@@ -110,6 +117,8 @@ class Writer:
             time.monotonic() - since,
         )
         life.committed(save.name.iteration)
+        if self._digester is not None:
+            self._digester.committed(save.name)
 
     def _warn_of_older_than(self, save: FinishedSave) -> None:
         for name in [name for name in self._incomplete if name < save.name]:

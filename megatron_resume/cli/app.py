@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     status.set_defaults(call=_status)
 
     _add_explain(commands)
+    _add_verify(commands)
 
     text = "list versions, hooks and known traps on this machine; exit 78 if Megatron is unusable"
     doctor = commands.add_parser("doctor", help=text, description=text)
@@ -50,6 +51,17 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     explain.set_defaults(call=_explain)
 
 
+def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "check every committed point, and with --deep the content of every model; exit 65 if one is damaged"
+    verify = commands.add_parser("verify", help=text, description=text)
+    verify.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    text = "read every model file and compare it with its digest; when interrupted, the next one goes on from there"
+    verify.add_argument("--deep", action="store_true", help=text)
+    verify.add_argument("--again", action="store_true", help="with --deep: read also what was found whole before")
+    verify.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    verify.set_defaults(call=_verify)
+
+
 def _status(args: argparse.Namespace) -> int:
     from .status import status
 
@@ -63,6 +75,12 @@ def _explain(args: argparse.Namespace) -> int:
     requests = ("load_data_checkpoint_iteration", "load_data_checkpoint_attempt", "start_over")
     asked = {request: getattr(args, request) for request in requests}
     return explain(args.directory, asked=asked, role=args.role, json=args.json)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from .verify import verify
+
+    return verify(args.directory, deep=args.deep or args.again, again=args.again, json=args.json)
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -1,6 +1,9 @@
 """What a person reads on a terminal: text from disk escaped, tables that fold and never cut, colour where it shows."""
 
 import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from megatron_resume.checkpoint.layout import PointName
@@ -18,6 +21,23 @@ def console(*, stderr: bool = False) -> "Console":
 
     colours = None if os.environ.get("NO_COLOR") else "auto"  # rich alone would keep bold
     return Console(markup=False, emoji=False, highlight=False, color_system=colours, stderr=stderr)  # type: ignore[arg-type]
+
+
+@contextmanager
+def reading(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with bytes and time left while `total` bytes are read; call what is given with each block's size.
+
+    On standard error, and only where that is a terminal that may be painted on.
+    """
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        yield lambda size: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda size: bar.advance(task, size)
 
 
 def table(*columns: str, title: str, lines: bool = True) -> "Table":

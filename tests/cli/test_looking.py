@@ -17,8 +17,14 @@ from megatron_resume.checkpoint.events import Failed
 from megatron_resume.checkpoint.layout import PointName, point_path
 from megatron_resume.cli import main
 
-COMMANDS = ["status", "explain"]
+COMMANDS = ["status", "explain", "verify", "verify --deep"]
 LONG = "a_folder_with_a_name_of_some_length_[bold]"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `verify` keeps what it has read."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -43,7 +49,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def printed(command: str, root: Path, **more: str) -> str:
     """What a new process prints where there is no terminal."""
-    arguments = [sys.executable, "-m", "megatron_resume", command, str(root)]
+    arguments = [sys.executable, "-m", "megatron_resume", *command.split(), str(root)]
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment(**more), stdin=subprocess.DEVNULL)
     assert done.stderr == ""
     return done.stdout
@@ -51,7 +57,7 @@ def printed(command: str, root: Path, **more: str) -> str:
 
 def printed_on_a_terminal(command: str, root: Path, **more: str) -> str:
     ours, theirs = pty.openpty()
-    arguments = [sys.executable, "-m", "megatron_resume", command, str(root)]
+    arguments = [sys.executable, "-m", "megatron_resume", *command.split(), str(root)]
     with subprocess.Popen(arguments, stdout=theirs, stderr=theirs, env=environment(TERM="xterm-256color", **more)):
         os.close(theirs)
         said = b"".join(iter(lambda: read_or_end(ours), b""))
@@ -95,7 +101,7 @@ def test_no_color_is_obeyed_on_a_terminal(command: str, long_job: JobOnDisk) -> 
 def test_not_a_byte_of_the_job_changes(command: str, form: list[str], long_job: JobOnDisk) -> None:
     before = contents(long_job.base)
     times = {path: os.stat(long_job.base / path).st_mtime_ns for path in before}
-    main([command, str(long_job.root), *form])
+    main([*command.split(), str(long_job.root), *form])
     assert contents(long_job.base) == before
     assert {path: os.stat(long_job.base / path).st_mtime_ns for path in before} == times
 
@@ -118,7 +124,7 @@ def test_a_read_only_copy_will_do(command: str, read_only_job: JobOnDisk, capsys
     with as_an_ordinary_user():
         with pytest.raises(PermissionError):
             (read_only_job.root / "a file").touch()
-        assert main([command, str(read_only_job.root), "--json"]) == 0
+        assert main([*command.split(), str(read_only_job.root), "--json"]) == 0
     assert contents(read_only_job.base) == before
     assert capsys.readouterr().err == ""
 
@@ -141,7 +147,7 @@ def test_points_may_appear_and_vanish_meanwhile(
     writer = threading.Thread(target=go_on)
     writer.start()
     try:
-        codes = {main([command, str(job.root), "--json"]) for _ in range(30)}
+        codes = {main([*command.split(), str(job.root), "--json"]) for _ in range(30)}
     finally:
         ended.set()
         writer.join()
