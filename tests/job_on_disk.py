@@ -24,6 +24,7 @@ class JobOnDisk:
     def __init__(self, base: Path, roles: tuple[str, ...] = TRAINED, saved_at: Path | None = None):
         """`saved_at` is where the receipts say that `base` was, for jobs that were moved since."""
         self.base, self.roles, self.saved_at = base, roles, saved_at or base
+        self.num_shards = 1  # of each model
         self.shard_size: int | None = None  # bytes of a shard of policy; most of them in no block on the disk
         self.root = base / "data_checkpoint"
         self.root.mkdir(parents=True, exist_ok=True)
@@ -65,7 +66,8 @@ class JobOnDisk:
         """What Megatron would write."""
         folder = self.model(role, name.iteration)
         folder.mkdir(parents=True)
-        (folder / "__0_0.distcp").write_bytes(f"weights of {role} at {name}".encode())
+        for shard in range(self.num_shards):
+            (folder / f"__{shard}_0.distcp").write_bytes(f"weights of {role} at {name}".encode())
         if role == "policy" and self.shard_size is not None:
             os.truncate(folder / "__0_0.distcp", self.shard_size)
         (folder / ".metadata").write_bytes(b"which tensor lies where")
