@@ -85,6 +85,14 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             metavar="SECONDS",
         ),
     ] = 30
+    resume_digests: Annotated[
+        bool,
+        _about(
+            "After each commit read model files over 16 MiB again, off the training thread, and record their SHA-256 "
+            "(the default).",
+            example="true",
+        ),
+    ] = True
     max_data_ckpt_nums: Annotated[
         Annotated[int, Meta(ge=2)] | None,
         _about(

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from megatron_resume.checkpoint import commit
 from megatron_resume.checkpoint.attempts import take_number, write_start
+from megatron_resume.checkpoint.digests import compute, write_digests
 from megatron_resume.checkpoint.events import Committed, Event, append, events_path
 from megatron_resume.checkpoint.folder import Folder, ResumePoint, read_folder, read_point
-from megatron_resume.checkpoint.layout import PointName, model_folder, point_path
+from megatron_resume.checkpoint.layout import PointName, model_folder, point_path, receipt_file
 from megatron_resume.checkpoint.model_files import record_files
-from megatron_resume.checkpoint.records import DataCheckpoint, Launch, Moment, Receipt, Request, Start
+from megatron_resume.checkpoint.records import DataCheckpoint, Launch, Moment, Receipt, Request, Start, read
 from megatron_resume.resume.choose import Outcome, choose
 from megatron_resume.roles import TRAINED
 
@@ -23,6 +24,8 @@ class JobOnDisk:
     def __init__(self, base: Path, roles: tuple[str, ...] = TRAINED, saved_at: Path | None = None):
         """`saved_at` is where the receipts say that `base` was, for jobs that were moved since."""
         self.base, self.roles, self.saved_at = base, roles, saved_at or base
+        self.num_shards = 1  # of each model
+        self.shard_size: int | None = None  # bytes of a shard of policy; most of them in no block on the disk
         self.root = base / "data_checkpoint"
         self.root.mkdir(parents=True, exist_ok=True)
 
@@ -63,7 +66,10 @@ class JobOnDisk:
         """What Megatron would write."""
         folder = self.model(role, name.iteration)
         folder.mkdir(parents=True)
-        (folder / "__0_0.distcp").write_bytes(f"weights of {role} at {name}".encode())
+        for shard in range(self.num_shards):
+            (folder / f"__{shard}_0.distcp").write_bytes(f"weights of {role} at {name}".encode())
+        if role == "policy" and self.shard_size is not None:
+            os.truncate(folder / "__0_0.distcp", self.shard_size)
         (folder / ".metadata").write_bytes(b"which tensor lies where")
         (self.save_folder(role) / "latest_checkpointed_iteration.txt").write_text(str(name.iteration))
         return folder
@@ -116,6 +122,12 @@ class JobOnDisk:
             commit.commit(point, name, nonce=f"nonce of {attempt}", roles=self.roles)
             self.tell(attempt, Committed(iteration=iteration, time=TIME))
         return name
+
+    def keep_digests(self, name: PointName) -> None:
+        """Record the digests of large files, as a running job does after the commit."""
+        for role in self.roles:
+            receipt = read(point_path(self.root, name) / receipt_file(role), Receipt)
+            write_digests(self.root, compute(self.model(role, name.iteration), receipt, lambda size: None))
 
     def events(self, attempt: int) -> Path:
         return events_path(self.root, attempt, self.roles[0])

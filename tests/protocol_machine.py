@@ -333,6 +333,7 @@ class World:
             consumed_train_samples=0,
             max_data_ckpt_nums=self.keep,
             resume_prune_models=self.prunes_models,
+            resume_digests=False,  # read by a thread of its own, long after
         )
         if process.request.fresh:
             args.load = None  # where resuming is switched off, what to load is the script's own choice

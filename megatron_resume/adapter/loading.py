@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ..checkpoint.digests import digests_of
 from ..checkpoint.layout import TRACKER, model_folder
 from ..checkpoint.model_files import problem_with_files
 from ..errors import ConfigError, DamagedError
@@ -152,7 +153,8 @@ def _check_files(resume: Resume, role: str) -> None:
     if ranks.rank() != 0:
         return
     folder = resume.point.directories[role] / model_folder(resume.point.iteration)
-    problem = problem_with_files(folder, resume.point.receipts[role].files)
+    receipt = resume.point.receipts[role]
+    problem = problem_with_files(folder, receipt.files, digests_of(resume.point.path.parent, receipt))
     if problem:
         raise DamagedError(f"{role} changed while it was loaded: {problem}")
 

@@ -28,7 +28,7 @@ class Pruning(msgspec.Struct):
     models: bool  # whether the models of a removed point go, too
     looked_back: bool = False  # at what earlier attempts left unfinished
 
-    def after_commit(self) -> None:
+    def committed(self, name: PointName) -> None:
         """Remove the surplus. Never raises: training goes on, and the next commit tries again."""
         try:
             self._remove_surplus()

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..hooks import AnyFunction
 from ..roles import FROZEN
 from . import curves, formats, ranks, rng, save_folders, session
+from .digester import Digester
 from .ending import truthful_end
 from .installed import installed_versions
 from .lease_keeper import superseded
@@ -341,12 +342,13 @@ def _capture(
 def _writer(current: Session) -> Writer:
     config = current.config
     assert current.lease_keeper is not None
-    stop_if_superseded = current.lease_keeper.stop_if_superseded
-    if config.max_data_ckpt_nums is None:
-        return Writer(current.root, config.trained_roles, stop_if_superseded)
-    keep, models = config.max_data_ckpt_nums, config.resume_prune_models
-    pruning = Pruning(current.root, current.attempt, config.trained_roles, keep, models)
-    return Writer(current.root, config.trained_roles, stop_if_superseded, pruning.after_commit)
+    roles, after_commit = config.trained_roles, []
+    if config.max_data_ckpt_nums is not None:
+        keep, models = config.max_data_ckpt_nums, config.resume_prune_models
+        after_commit.append(Pruning(current.root, current.attempt, roles, keep, models).committed)
+    if config.resume_digests:
+        after_commit.append(Digester(current.root, roles).committed)
+    return Writer(current.root, roles, current.lease_keeper.stop_if_superseded, after_commit)
 
 
 def _progress(current: Session, args: Any) -> Moment:

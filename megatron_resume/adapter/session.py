@@ -21,7 +21,7 @@ from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..resume.recorded import Arguments
 from ..roles import FROZEN, canonical
-from . import formats, life, ranks, start
+from . import decision, formats, life, ranks, start
 from .lease_keeper import LeaseKeeper
 from .tracked import Tracked
 
@@ -170,7 +170,7 @@ class Session(msgspec.Struct):
         theirs = ranks.from_rank_0(_numbers(self._outcome))
         if self._outcome is None:
             point = PointName(theirs[1], theirs[2]) if theirs[0] else None
-            self.adopt(start.outcome_at(self.root, self.config, point, requested=bool(theirs[3])))
+            self.adopt(decision.outcome_at(self.root, self.config, point, requested=bool(theirs[3])))
         if not ranks.everywhere(theirs == _numbers(self._outcome)):
             raise RejoinError("ranks saw different resume points; restarting lets them decide again")
 
@@ -200,7 +200,7 @@ class Session(msgspec.Struct):
         self.lease_keeper = LeaseKeeper(
             self.root, self.attempt, begun.leases, self.config.resume_lease_time, lambda: self.iteration
         )
-        life.begin(events_path(self.root, self.attempt, start.roles_here(self.config)[0]))
+        life.begin(events_path(self.root, self.attempt, decision.roles_here(self.config)[0]))
         if isinstance(begun.outcome, Fresh) and begun.outcome.start_over and not begun.joined:
             leftovers.move_points_away(self.root, attempt=self.attempt)
         crash_point("start.end")
@@ -251,7 +251,7 @@ def begin(args: Any) -> Session | None:
     if _begun_in is not None:
         return current()
     config = resolve(vars(args), os.environ)
-    if config.data_checkpoint_path is None and start.request_of(config).once:
+    if config.data_checkpoint_path is None and decision.request_of(config).once:
         raise ConfigError("to choose a resume point, --data-checkpoint-path DIR is needed too")
     idle = config.data_checkpoint_path is None or config.resume_role in FROZEN
     session = None if idle else _begin(config, args)

@@ -4,7 +4,6 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -12,15 +11,16 @@ from typing import NamedTuple
 import msgspec
 
 from ..checkpoint import attempts, commit, leases
-from ..checkpoint.folder import Folder, ResumePoint, read_folder, read_own_files, read_point, read_start
+from ..checkpoint.folder import Folder, read_folder, read_point, read_start
 from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
 from ..checkpoint.layout import PointName, point_path
 from ..checkpoint.leases import Lease, Watch
-from ..checkpoint.records import Launch, Request, Start
+from ..checkpoint.records import Launch, Start
 from ..config import ResumeConfig
 from ..crash import crash_point
-from ..errors import ConfigError, DamagedError, HeldError, RejoinError, ResumeError
-from ..resume.choose import Fresh, Outcome, Refused, Resume, choose
+from ..errors import ConfigError, RejoinError, ResumeError
+from ..resume.choose import Fresh, Resume
+from .decision import accepted, check_free, decide, held_by, may_join, outcome_at, request_of, roles_here
 from .ending import naming_the_path
 from .installed import installed_versions
 
@@ -31,9 +31,6 @@ FOLLOW_S = 600.0  # how long other ranks wait for rank 0's decision
 _POLL_S = 0.05
 
 
-ReadPoint = Callable[[Path, PointName, tuple[str, ...]], ResumePoint]
-
-
 class Begun(NamedTuple):
     """What rank 0 holds after a start."""
 
@@ -41,41 +38,6 @@ class Begun(NamedTuple):
     start: Start
     leases: dict[str, Lease]  # of the roles of this process
     joined: bool  # another role's job opened the attempt
-
-
-def request_of(config: ResumeConfig) -> Request:
-    return Request(
-        iteration=config.load_data_checkpoint_iteration,
-        attempt=config.load_data_checkpoint_attempt,
-        start_over=config.start_over,
-        fresh=not config.enable_resume_training,
-    )
-
-
-def roles_here(config: ResumeConfig) -> tuple[str, ...]:
-    """The trained roles whose place this process takes: its one, or all where it may hold several."""
-    return (config.resume_role,) if config.resume_role else config.trained_roles
-
-
-def decide(root: Path, config: ResumeConfig, launch: Launch) -> tuple[Folder, Outcome]:
-    """What a start on `root` does now. Changes nothing on disk."""
-    folder = read_folder(root)
-    outcome = choose(folder, request_of(config), launch, lambda name: read_point(root, name, config.trained_roles))
-    return folder, outcome
-
-
-def refusal(outcome: Refused) -> ResumeError:
-    """The error that ends a refused start, with every point that was passed over."""
-    kind = DamagedError if outcome.damaged else ConfigError
-    lines = [f"start refused: {outcome.reason}", *(f"  {passed}" for passed in outcome.passed_over)]
-    return kind("\n".join(lines))
-
-
-def accepted(outcome: Outcome) -> Fresh | Resume:
-    """`outcome`, or its refusal raised."""
-    if isinstance(outcome, Refused):
-        raise refusal(outcome)
-    return outcome
 
 
 def watch(root: Path, config: ResumeConfig) -> Watch:
@@ -93,8 +55,8 @@ def decide_on_rank_0(root: Path, config: ResumeConfig, watch: Watch) -> Fresh | 
     _check_launch_is_named(config)
     folder, outcome = decide(root, config, launch)
     accepted(outcome)
-    if not _may_join(folder, config, watch):
-        _check_free(folder, config, watch)
+    if not may_join(folder, config, watch.lives):
+        check_free(folder, config, watch.lives)
         return accepted(outcome)
     parent = folder.starts[max(folder.starts)].parent
     return outcome_at(root, config, parent, requested=False, read=read_point)
@@ -125,19 +87,10 @@ def begin_or_join(root: Path, config: ResumeConfig, watch: Watch) -> Begun:
         return _join(root, config, launch, watch) or _open(root, config, launch, watch)
 
 
-def _may_join(folder: Folder, config: ResumeConfig, watch: Watch) -> bool:
-    """Whether the place of this role in the newest attempt is free, and another role's job lives in it."""
-    newest = max(folder.starts, default=None)
-    if newest is None or config.resume_role is None:
-        return False
-    taken = [role for role in config.trained_roles if leases.read_lease(folder.root, newest, role)]
-    return config.resume_role not in taken and any(watch.lives(newest, role) for role in taken)
-
-
 def _join(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Begun | None:
     """Take the free place of this role in the newest attempt; None when there is none."""
     folder = read_folder(root)
-    if not _may_join(folder, config, watch):
+    if not may_join(folder, config, watch.lives):
         return None
     assert config.resume_role is not None
     start = folder.starts[max(folder.starts)]
@@ -150,20 +103,11 @@ def _join(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Beg
     return Begun(outcome, start, {config.resume_role: lease}, joined=True)
 
 
-def outcome_at(
-    root: Path, config: ResumeConfig, point: PointName | None, *, requested: bool, read: ReadPoint = read_own_files
-) -> Fresh | Resume:
-    """The outcome that another process decided on: `point`, or a fresh start."""
-    if point is None:
-        return Fresh("the other processes of this job began so", requested=requested)
-    return Resume(read(root, point, config.trained_roles), "the other processes of this job continue from it")
-
-
 def _open(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Begun:
     """Open the next attempt. Readers, and starts at the same time, see it whole or not at all."""
     folder, outcome = decide(root, config, launch)
     accepted(outcome)  # a refused start leaves no trace
-    _check_free(folder, config, watch)
+    check_free(folder, config, watch.lives)
     number = attempts.take_number(root)
     began_meanwhile = attempts.started(root) - set(folder.starts)
     try:
@@ -188,25 +132,6 @@ def _open(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Beg
         attempts.withdraw(root, number)
         raise RejoinError(f"{start.parent} was removed while attempt {number} began; restart to choose again")
     return Begun(outcome, start, held, joined=False)
-
-
-def _check_free(folder: Folder, config: ResumeConfig, watch: Watch) -> None:
-    """Raises HeldError when a living process holds a role of this one in the newest attempt."""
-    newest = max(folder.starts, default=None)
-    if newest is None or config.take_over:
-        return
-    for role in roles_here(config):
-        if watch.lives(newest, role):
-            raise held_by(folder.root, newest, role)
-
-
-def held_by(root: Path, attempt: int, role: str) -> HeldError:
-    lease = leases.read_lease(root, attempt, role)
-    who = f"process {lease.holder.pid} on {lease.holder.host}" if lease else "another process"
-    return HeldError(
-        f"start refused: {role} is held by {who}, attempt {attempt} of {root}; end that process, or, if you know "
-        "that it is dead, start with --take-over"
-    )
 
 
 def _let_yield(root: Path, others: set[int], config: ResumeConfig, watch: Watch) -> None:

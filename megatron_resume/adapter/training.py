@@ -5,7 +5,7 @@ from typing import Any
 
 from ..crash import crash_point
 from ..hooks import AnyFunction
-from . import loading, ranks, session, start
+from . import decision, loading, ranks, session
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -34,7 +34,7 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         crash_point("train_step", role)
         result = original(*args, **kwargs)
         current.steps[role] = current.steps.get(role, 0) + 1
-        current.iteration += role == start.roles_here(current.config)[0]
+        current.iteration += role == decision.roles_here(current.config)[0]
         patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
         if not current.saves and current.steps[role] >= patience:
             warn_of_no_save()

@@ -5,7 +5,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ class Writer:
         root: Path,
         roles: Collection[str],
         stop_if_superseded: Callable[[], None],
-        after_commit: Callable[[], None] = lambda: None,
+        after_commit: Sequence[Callable[[PointName], None]] = (),
     ):
         self.root, self.roles = root, roles
         self._stop_if_superseded, self._after_commit = stop_if_superseded, after_commit
@@ -140,7 +140,8 @@ class Writer:
         )
         self._failed.clear()
         life.tell(Committed(iteration=save.name.iteration, lag_s=round(lag_s, 3), bytes=size))
-        self._after_commit()
+        for action in self._after_commit:
+            action(save.name)
 
     def _warn_of_older_than(self, save: FinishedSave) -> None:
         for name in [name for name in self._incomplete if name < save.name]:

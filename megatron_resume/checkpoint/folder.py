@@ -9,6 +9,7 @@ import msgspec
 
 from ..errors import ConfigError, DamagedError, MismatchError
 from .attempts import attempt_numbers
+from .digests import digests_of
 from .layout import (
     ABANDONED,
     COMMITTED,
@@ -23,7 +24,7 @@ from .layout import (
     receipt_file,
 )
 from .leases import holders
-from .model_files import problem_with_files, sha256_of
+from .model_files import DigestOf, problem_with_files, sha256_of
 from .records import DataCheckpoint, Launch, Manifest, Receipt, Start, read
 
 
@@ -40,7 +41,8 @@ class Folder(msgspec.Struct, frozen=True):
     def is_committed(self, point: PointName) -> bool:
         """Looked up when first asked, since a folder may hold thousands, and the same ever after."""
         if point not in self._committed:
-            self._committed[point] = os.path.lexists(point_path(self.root, point) / COMMITTED)
+            # Not as a Path: ten thousand of them take most of the time that a command may take.
+            self._committed[point] = os.path.lexists(f"{self.root}/{point.folder}/{COMMITTED}")
         return self._committed[point]
 
     def has_commit(self, attempt: int) -> bool:
@@ -134,7 +136,10 @@ def read_point(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoi
         MismatchError: It never held all of `roles`.
     """
     point = read_own_files(root, name, roles)
-    models = {role: find_model(point.directories[role], point.receipts[role]) for role in roles}
+    models = {
+        role: find_model(point.directories[role], receipt, digests_of(root, receipt))
+        for role, receipt in point.receipts.items()
+    }
     return msgspec.structs.replace(point, models=models)
 
 
@@ -165,18 +170,21 @@ def save_folder(root: Path, receipt: Receipt) -> Path:
     return Path(beside if os.path.isdir(beside) else receipt.directory)
 
 
-def find_model(save: Path, receipt: Receipt) -> Path:
+def find_model(save: Path, receipt: Receipt, digest_of: DigestOf) -> Path:
     """The folder below `save` that holds what was receipted: in its place, or moved aside by a later attempt.
+
+    Args:
+        digest_of: knows digests of files that the receipt has none of.
 
     Raises:
         DamagedError: Neither holds it; the message says what is wrong in its place.
     """
     name = model_folder(receipt.iteration)
-    problem = problem_with_files(save / name, receipt.files)
+    problem = problem_with_files(save / name, receipt.files, digest_of)
     if problem is None:
         return save / name
     for aside in sorted(glob.glob(f"{glob.escape(str(save / ABANDONED))}/*/{name}*"), reverse=True):
-        if problem_with_files(Path(aside), receipt.files) is None:
+        if problem_with_files(Path(aside), receipt.files, digest_of) is None:
             return Path(aside)
     raise DamagedError(f"{receipt.role}: {problem}")
 

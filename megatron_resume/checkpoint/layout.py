@@ -9,6 +9,7 @@ START = "start.json"
 DATA = "data.json"
 ARRAYS = "data.safetensors"
 COMMITTED = "COMMITTED"
+DIGESTS = "digests"
 ABANDONED = "abandoned"  # below the save folder of a role
 PRUNED = "pruned"  # below data_checkpoint_path and the save folder of a role: what retention removes
 TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's
@@ -68,6 +69,11 @@ def attempt_path(root: Path, attempt: int) -> Path:
 
 def point_path(root: Path, point: PointName) -> Path:
     return root / point.folder
+
+
+def digests_path(root: Path, point: PointName, role: str) -> Path:
+    """Beside the points, since a committed one never changes but by vanishing whole."""
+    return root / DIGESTS / point.folder / receipt_file(role)
 
 
 def receipt_file(role: str) -> str:

@@ -86,11 +86,23 @@ class Watch:
     def lives(self, attempt: int, role: str) -> bool:
         """Whether somebody who lives holds `role` in the attempt."""
         lease = read_lease(self._root, attempt, role)
-        seems = seems_alive(lease)
+        seems = self._seems(lease)
         if lease is None or seems is not None:
             return bool(seems)
-        restarted = lease.holder.job == self._me.job and lease.holder.restart < self._me.restart
-        return not restarted and lease not in self._expired and self._is_renewed(lease, attempt, role)
+        return lease not in self._expired and self._is_renewed(lease, attempt, role)
+
+    def seems(self, attempt: int, role: str) -> bool | None:
+        """The same without waiting; None where only that could tell."""
+        return self._seems(read_lease(self._root, attempt, role))
+
+    def _seems(self, lease: Lease | None) -> bool | None:
+        seems = seems_alive(lease)
+        if seems is None and lease is not None and self._was_restarted(lease.holder):
+            return False
+        return seems
+
+    def _was_restarted(self, holder: Launch) -> bool:
+        return holder.job == self._me.job and holder.restart < self._me.restart
 
     def _is_renewed(self, lease: Lease, attempt: int, role: str) -> bool:
         deadline = time.monotonic() + self._lease_time_s

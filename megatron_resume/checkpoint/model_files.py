@@ -1,22 +1,44 @@
 """The files of one model checkpoint: make them durable, record them, and tell whether they changed."""
 
+import functools
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
+from ..errors import DamagedError
 from .atomic import fsync
 from .records import ModelFile
 
 DIGEST_UP_TO = 16 << 20  # bytes; every checkpoint's metadata is smaller, its shards may be far larger
+BLOCK = 1 << 20  # bytes
+
+DigestOf = Callable[[ModelFile], str | None]  # the digest of a file that its receipt has none of, where one is known
 
 
 def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def sha256_aside(path: Path, on_block: Callable[[int], None]) -> str:
+    """The same, leaving the page cache to others. `on_block` gets the bytes of each block, and may raise to end it."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            _leave_cache(file.fileno(), file.tell())
+            on_block(len(block))
+    return digest.hexdigest()
+
+
+def _leave_cache(descriptor: int, end: int) -> None:
+    """Up to `end` only: what the kernel has read ahead is still to come."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, 0, end, os.POSIX_FADV_DONTNEED)
 
 
 def record_files(folder: Path) -> tuple[ModelFile, ...]:
@@ -43,7 +65,12 @@ def _describe(path: Path, folder: Path) -> ModelFile:
     )
 
 
-def problem_with_files(folder: Path, records: Iterable[ModelFile]) -> str | None:
+def unknown(_: ModelFile) -> str | None:
+    """No digest is known but those of receipts."""
+    return None
+
+
+def problem_with_files(folder: Path, records: Iterable[ModelFile], digest_of: DigestOf = unknown) -> str | None:
     """Why `folder` no longer holds what was recorded; None when it does."""
     records = tuple(records)
     if not records:
@@ -51,32 +78,66 @@ def problem_with_files(folder: Path, records: Iterable[ModelFile]) -> str | None
     if not os.path.isdir(folder):
         return f"{folder} is missing, or cannot be looked into"
     for record in records:
-        problem = _problem_with_file(folder, record)
+        problem = problem_with_file(folder, record, digest_of)
         if problem:
             return problem
     return None
 
 
-def _problem_with_file(folder: Path, record: ModelFile) -> str | None:
-    relative = PurePosixPath(record.path)
-    if relative.is_absolute() or ".." in relative.parts:
-        return f"{record.path!r} leads out of {folder}"
-    path = folder / relative
+def problem_with_file(folder: Path, record: ModelFile, digest_of: DigestOf) -> str | None:
+    """Why a file in `folder` is no longer what was recorded. It is read only where its time and inode differ."""
     try:
-        if path.is_symlink():
-            return f"{path} is a symbolic link now"
-        stat = path.stat()
-        if stat.st_size != record.size:
-            return f"{path} has {stat.st_size} bytes, {record.size} were saved"
+        path, stat = locate(folder, record)
         if (stat.st_mtime_ns, stat.st_ino) == (record.mtime_ns, record.inode):
             return None
         # Copied or touched since: only the content can tell, or its time where there is no digest of it.
-        if record.sha256 is None:
-            if stat.st_mtime_ns == record.mtime_ns:
-                return None
+        if record.sha256 is not None:
+            return None if sha256_of(path) == record.sha256 else other_bytes(path)
+        if stat.st_mtime_ns == record.mtime_ns:
+            return None
+        digest = digest_of(record)
+        if digest is None:
             return f"{path} was written to since it was saved (copy large files with their times: cp -a, rsync -a)"
-        if sha256_of(path) != record.sha256:
-            return f"{path} holds other bytes than were saved"
+        return None if _sha256_as_of(path, *_moment_of(stat)) == digest else other_bytes(path)
+    except DamagedError as error:
+        return str(error)
+    except OSError as error:
+        return unreadable(path, error)
+
+
+def locate(folder: Path, record: ModelFile) -> tuple[Path, os.stat_result]:
+    """Where a recorded file is, and its stat.
+
+    Raises:
+        DamagedError: It is not there, or not of the recorded size.
+    """
+    relative = PurePosixPath(record.path)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise DamagedError(f"{record.path!r} leads out of {folder}")
+    path = folder / relative
+    try:
+        if path.is_symlink():
+            raise DamagedError(f"{path} is a symbolic link now")
+        stat = path.stat()
     except (OSError, ValueError) as error:
-        return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
-    return None
+        raise DamagedError(unreadable(path, error)) from error
+    if stat.st_size != record.size:
+        raise DamagedError(f"{path} has {stat.st_size} bytes, {record.size} were saved")
+    return path, stat
+
+
+def other_bytes(path: Path) -> str:
+    return f"{path} holds other bytes than were saved"
+
+
+def unreadable(path: Path, error: OSError | ValueError) -> str:
+    return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _moment_of(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+@functools.lru_cache(maxsize=10_000)  # a start asks several times, and the files are large
+def _sha256_as_of(path: Path, *moment: int) -> str:
+    return sha256_of(path)

@@ -101,6 +101,16 @@ class Receipt(Record, frozen=True, kw_only=True):
     arguments: dict[str, Any]  # Megatron's and the script's own, as the role was started with
 
 
+class ModelDigests(Record, frozen=True, kw_only=True):
+    """Digests of a role's model files that its receipt has none of, computed after the commit."""
+
+    role: str
+    iteration: int
+    attempt: int
+    nonce: str  # of the receipt
+    files: tuple[ModelFile, ...]  # as the receipt names them, each with its digest
+
+
 class Rng(msgspec.Struct, frozen=True, kw_only=True):
     """Random states of every rank; ranks with equal states share one array `rng/<n>`."""
 

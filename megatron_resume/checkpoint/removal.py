@@ -17,8 +17,20 @@ from ..crash import crash_point
 from ..errors import DamagedError, RejoinError
 from .atomic import fsync, move
 from .attempts import newer_than
+from .digests import digests_of
 from .folder import find_model
-from .layout import ARRAYS, COMMITTED, DATA, PRUNED, PointName, model_folder, parse_point, point_path, receipt_file
+from .layout import (
+    ARRAYS,
+    COMMITTED,
+    DATA,
+    DIGESTS,
+    PRUNED,
+    PointName,
+    model_folder,
+    parse_point,
+    point_path,
+    receipt_file,
+)
 from .records import Receipt, read
 
 SaveOf = Callable[[Receipt], Path]  # the save folder of the receipt's role
@@ -79,14 +91,16 @@ def _clear(root: Path, name: PointName, save_of: SaveOf, *, models: bool) -> Rem
     receipts, left, freed = _receipts(path), list[str](), 0
     for receipt in receipts:
         save = save_of(receipt)
-        problem = _take_model(save, name, receipt) if models else None
+        problem = _take_model(root, save, receipt) if models else None
         left += [problem] if problem else []
         freed += _delete(save / PRUNED / name.folder, {record.path for record in receipt.files})
         crash_point("prune.model", receipt.role)
     _delete(path, {DATA, ARRAYS})
     # Its name says that models of this iteration are the job's: a start over has to move them aside.
     if not any(os.path.lexists(save_of(receipt) / model_folder(name.iteration)) for receipt in receipts):
-        _delete(path, {receipt_file(receipt.role) for receipt in receipts})
+        files = {receipt_file(receipt.role) for receipt in receipts}
+        _delete(root / DIGESTS / name.folder, files)
+        _delete(path, files)
     _delete(path, {COMMITTED})
     crash_point("prune.end")
     return Removed(name, freed, tuple(left))
@@ -102,15 +116,15 @@ def _receipts(path: Path) -> list[Receipt]:
     return found
 
 
-def _take_model(save: Path, name: PointName, receipt: Receipt) -> str | None:
+def _take_model(root: Path, save: Path, receipt: Receipt) -> str | None:
     """Move the model that was receipted to where it is deleted; why it was left, if something else stands there."""
-    target = save / PRUNED / name.folder
+    target = save / PRUNED / PointName(receipt.iteration, receipt.attempt).folder
     if os.path.lexists(target):
         return None
     try:
-        model = find_model(save, receipt)
+        model = find_model(save, receipt, digests_of(root, receipt))
     except DamagedError as error:
-        return str(error) if os.path.lexists(save / model_folder(name.iteration)) else None
+        return str(error) if os.path.lexists(save / model_folder(receipt.iteration)) else None
     move(model, target)
     return None
 

@@ -26,14 +26,9 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON instead of tables")
     status.set_defaults(call=_status)
 
-    text = "remove all but the newest resume points of the live line, as --max-data-ckpt-nums does in a job"
-    prune = commands.add_parser("prune", help=text, description=text)
-    prune.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
-    prune.add_argument("--keep", type=int, required=True, metavar="K", help="points to keep, 2 or more")
-    prune.add_argument("--models", action="store_true", help="also delete the model checkpoints of what is removed")
-    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
-    prune.add_argument("--json", action="store_true", help="print JSON")
-    prune.set_defaults(call=_prune)
+    _add_explain(commands)
+    _add_verify(commands)
+    _add_prune(commands)
 
     text = "list versions, hooks and known traps on this machine; exit 78 if Megatron is unusable"
     doctor = commands.add_parser("doctor", help=text, description=text)
@@ -42,6 +37,41 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("command", nargs=argparse.REMAINDER, metavar="SCRIPT ARGS...", help=text)
     doctor.set_defaults(call=_doctor)
     return top
+
+
+def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "print what a start would do and why: point, line, and each argument that it changes; exits as it would"
+    explain = commands.add_parser("explain", help=text, description=text)
+    explain.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    explain.add_argument("--role", metavar="ROLE", help="show the arguments of this role only")
+    explain.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    asked = explain.add_argument_group("requests", "as a start takes them")
+    asked.add_argument("--load-data-checkpoint-iteration", metavar="N", help="continue from this iteration")
+    asked.add_argument("--load-data-checkpoint-attempt", metavar="A", help="continue from the line of this attempt")
+    asked.add_argument("--start-over", action="store_true", default=None, help="start fresh")
+    explain.set_defaults(call=_explain)
+
+
+def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "check every committed point, and with --deep the content of every model; exit 65 if one is damaged"
+    verify = commands.add_parser("verify", help=text, description=text)
+    verify.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    text = "read every model file and compare it with its digest; when interrupted, the next one goes on from there"
+    verify.add_argument("--deep", action="store_true", help=text)
+    verify.add_argument("--again", action="store_true", help="with --deep: read also what was found whole before")
+    verify.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    verify.set_defaults(call=_verify)
+
+
+def _add_prune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "remove all but the newest resume points of the live line, as --max-data-ckpt-nums does in a job"
+    prune = commands.add_parser("prune", help=text, description=text)
+    prune.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    prune.add_argument("--keep", type=int, required=True, metavar="K", help="points to keep, 2 or more")
+    prune.add_argument("--models", action="store_true", help="also delete the model checkpoints of what is removed")
+    prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
+    prune.add_argument("--json", action="store_true", help="print JSON")
+    prune.set_defaults(call=_prune)
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -56,6 +86,20 @@ def _prune(args: argparse.Namespace) -> int:
 
     prune(args.directory, keep=args.keep, models=args.models, dry_run=args.dry_run, json=args.json)
     return 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from .explain import explain
+
+    requests = ("load_data_checkpoint_iteration", "load_data_checkpoint_attempt", "start_over")
+    asked = {request: getattr(args, request) for request in requests}
+    return explain(args.directory, asked=asked, role=args.role, json=args.json)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from .verify import verify
+
+    return verify(args.directory, deep=args.deep or args.again, again=args.again, json=args.json)
 
 
 def _doctor(args: argparse.Namespace) -> int:

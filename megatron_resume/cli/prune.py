@@ -1,11 +1,8 @@
 """`prune DIR --keep K`: remove all but the newest K resume points of the live line, as a job does by itself."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from megatron_resume.checkpoint.folder import Folder, read_folder, read_own_files, read_point, save_folder
 from megatron_resume.checkpoint.layout import PointName
@@ -14,7 +11,8 @@ from megatron_resume.checkpoint.removal import Removed, finish, hidden, remove
 from megatron_resume.errors import ConfigError, DamagedError, MismatchError
 from megatron_resume.resume.retention import surplus
 
-from .status import _shown, _trained_roles
+from .terminal import console, shown
+from .values import as_json, root_of, trained_roles
 
 
 def prune(directory: Path, *, keep: int, models: bool, dry_run: bool, json: bool) -> None:
@@ -26,12 +24,10 @@ def prune(directory: Path, *, keep: int, models: bool, dry_run: bool, json: bool
     """
     if keep < 2:
         raise ConfigError(f"--keep is {keep}; type 2 or more, so that one point outlives a failed save")
-    if not os.path.isdir(directory):
-        raise ConfigError(f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path")
-    root = Path(os.path.abspath(directory))
+    root = root_of(directory)
     folder = read_folder(root)
     damaged: dict[PointName, str] = {}
-    names = surplus(folder, keep, lambda name: _is_whole(root, name, _trained_roles(folder), damaged))
+    names = surplus(folder, keep, lambda name: _is_whole(root, name, trained_roles(folder), damaged))
     if dry_run:
         names += hidden(root) if models else []
         done: Iterable[Removed] = (Removed(name, _model_bytes(folder, name) if models else 0) for name in names)
@@ -41,7 +37,7 @@ def prune(directory: Path, *, keep: int, models: bool, dry_run: bool, json: bool
     found = [_row(removed, verb) for removed in done]
     passed = [{"iteration": n.iteration, "attempt": n.attempt, "reason": why} for n, why in damaged.items()]
     if json:
-        print(msgspec.json.format(msgspec.json.encode({"removed": found, "damaged": passed}), indent=2).decode())
+        print(as_json({"removed": found, "damaged": passed}))
     else:
         _print(found, passed, keep, verb)
 
@@ -67,7 +63,7 @@ def _remove(folder: Folder, names: list[PointName], *, models: bool) -> Iterable
 
 def _model_bytes(folder: Folder, name: PointName) -> int:
     try:
-        receipts = read_own_files(folder.root, name, _trained_roles(folder)).receipts
+        receipts = read_own_files(folder.root, name, trained_roles(folder)).receipts
     except (DamagedError, MismatchError):
         return 0
     return sum(file.size for receipt in receipts.values() for file in receipt.files)
@@ -85,16 +81,14 @@ def _row(removed: Removed, verb: str) -> dict[str, Any]:
 
 
 def _print(rows: list[dict[str, Any]], damaged: list[dict[str, Any]], keep: int, verb: str) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    out = console()
     for row in rows:
         name = PointName(row["iteration"], row["attempt"])
-        console.print(f"{name}: {verb} ({row['model_bytes'] / 1e6:.1f} MB of models)")
+        out.print(f"{name}: {verb} ({row['model_bytes'] / 1e6:.1f} MB of models)")
         for reason in row["left"]:
-            console.print(f"  a model of it is left: {_shown(reason)}")
+            out.print(f"  a model of it is left: {shown(reason)}")
     for point in damaged:
         name = PointName(point["iteration"], point["attempt"])
-        console.print(f"{name} counts for none of the {keep} and stays: {_shown(point['reason'])}")
+        out.print(f"{name} counts for none of the {keep} and stays: {shown(point['reason'])}")
     if not rows:
-        console.print(f"Nothing is older than the newest {keep} whole points of the live line.")
+        out.print(f"Nothing is older than the newest {keep} whole points of the live line.")

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,12 +12,15 @@ from megatron_resume.checkpoint.events import Failed, Stopped
 from megatron_resume.checkpoint.folder import Folder, read_folder, read_point
 from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import PointName, model_folder
-from megatron_resume.checkpoint.records import Request, Start
-from megatron_resume.errors import ConfigError
-from megatron_resume.resume.choose import Fresh, Outcome, Resume, choose, head, live_line
-from megatron_resume.roles import TRAINED
+from megatron_resume.checkpoint.records import Request
+from megatron_resume.resume.choose import Outcome, Resume, choose, head, live_line
 
-SHOWN = 20  # points in the table; --json has all
+from .terminal import SHOWN, console, print_damage, shown, table
+from .values import as_json, outcome_of, point_of, roles_of, root_of, sentence, text_of, trained_roles
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
 SHOWN_ATTEMPTS = 5  # the newest; --json has all
 
 
@@ -29,47 +32,26 @@ def status(directory: Path, *, json: bool) -> None:
     """
     report = examine(directory)
     if json:
-        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print(as_json(report))
     else:
         _print(report)
 
 
 def examine(directory: Path) -> dict[str, Any]:
     """The report as plain values, the same that `--json` prints."""
-    if not os.path.isdir(directory):
-        raise ConfigError(f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path")
-    root = Path(os.path.abspath(directory))
+    root = root_of(directory)
     folder = read_folder(root)
-    roles = _trained_roles(folder)
+    roles = trained_roles(folder)
     outcome = choose(folder, Request(), launch_key(os.environ), lambda name: read_point(root, name, roles))
     return {
-        "directory": _text(root),
+        "directory": text_of(root),
         "trained_roles": roles,
-        "outcome": type(outcome).__name__.lower(),
-        "reason": outcome.reason,
-        "point": _point(outcome.point.name) if isinstance(outcome, Resume) else None,
+        **outcome_of(outcome),
         "roles": _roles(outcome),
-        "passed_over": [{**_point(p.point), "reason": p.reason} for p in outcome.passed_over],
         "points": _points(folder, outcome),
         "attempts": _attempts(folder),
         "damaged_attempts": list(folder.damaged_starts.values()),
     }
-
-
-def _text(path: Path) -> str:
-    """`path` as JSON can hold it: names on disk are bytes, and not all of them are UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _trained_roles(folder: Folder) -> tuple[str, ...]:
-    """As the newest attempt was configured; nobody asks for them again on the command line."""
-    start = head(folder) or (folder.starts[max(folder.starts)] if folder.starts else None)
-    return _roles_of(start) if start else TRAINED
-
-
-def _roles_of(start: Start) -> tuple[str, ...]:
-    roles = start.config.get("trained_roles")
-    return tuple(map(str, roles)) if isinstance(roles, list) and roles else TRAINED
 
 
 def _attempts(folder: Folder) -> list[dict[str, Any]]:
@@ -79,11 +61,11 @@ def _attempts(folder: Folder) -> list[dict[str, Any]]:
         {
             "attempt": number,
             "outcome": start.outcome,
-            "parent": _point(start.parent) if start.parent else None,
+            "parent": point_of(start.parent) if start.parent else None,
             "created": start.created,
             "host": start.launch.host,
             "last_commit": last_commits.get(number),
-            "processes": [_process(end) for end in process_ends(folder.root, number, _roles_of(start))],
+            "processes": [_process(end) for end in process_ends(folder.root, number, roles_of(start))],
         }
         for number, start in sorted(folder.starts.items())
     ]
@@ -110,10 +92,6 @@ def _says(end: ProcessEnd) -> str:
     }[end.state]
 
 
-def _point(name: PointName) -> dict[str, int]:
-    return {"iteration": name.iteration, "attempt": name.attempt}
-
-
 def _roles(outcome: Outcome) -> dict[str, Any]:
     if not isinstance(outcome, Resume):
         return {}
@@ -121,7 +99,7 @@ def _roles(outcome: Outcome) -> dict[str, Any]:
     return {
         role: {
             "iteration": receipt.iteration,
-            "load": _text(outcome.point.directories[role] / model_folder(receipt.iteration)),
+            "load": text_of(outcome.point.directories[role] / model_folder(receipt.iteration)),
             "files": len(receipt.files),
             "bytes": sum(file.size for file in receipt.files),
             "episode": progress.episode,
@@ -147,39 +125,36 @@ def _points(folder: Folder, outcome: Outcome) -> list[dict[str, Any]]:
         return "committed" if name in live else "abandoned"
 
     names = sorted(folder.points, reverse=True)
-    return [{**_point(name), "state": state(name), "reason": reasons.get(name)} for name in names]
+    return [{**point_of(name), "state": state(name), "reason": reasons.get(name)} for name in names]
 
 
 def _print(report: dict[str, Any]) -> None:
-    from rich.console import Console  # here, since --json has no need of its 0.1 s
-    from rich.table import Table
-
-    console = Console(soft_wrap=False, highlight=False)
-    points = Table("iteration", "attempt", "state", title="resume points")
+    out = console()
+    points = table("iteration", "attempt", "state", title="resume points")
     _fill_points(points, report["points"])
-    console.print(points)
+    out.print(points)
     if report["roles"]:
-        table = Table("role", "iteration", "files", "MB", "loads", title="roles")
-        for role, facts in report["roles"].items():
-            size = f"{facts['bytes'] / 1e6:.1f}"
-            table.add_row(role, str(facts["iteration"]), str(facts["files"]), size, _shown(facts["load"]))
-        console.print(table)
+        out.print(_table_of_roles(report["roles"]))
     for attempt in report["attempts"][-SHOWN_ATTEMPTS:]:
         for line in _lines(attempt):
-            console.print(_shown(line))
-    for passed in report["passed_over"]:
-        name = PointName(passed["iteration"], passed["attempt"])
-        console.print(f"passed over: {name}: {_shown(passed['reason'])}")
-    for damage in report["damaged_attempts"]:
-        console.print(f"damaged: {_shown(damage)}")
-    console.print(f"A start here: [bold]{_shown(_sentence(report))}[/bold]")
+            out.print(shown(line))
+    print_damage(out, report)
+    out.print(f"A start here: {shown(sentence(report))}", style="bold")
 
 
-def _fill_points(table: Any, points: list[dict[str, Any]]) -> None:
+def _table_of_roles(roles: dict[str, Any]) -> "Table":
+    made = table("role", "iteration", "files", "MB", "loads", title="roles")
+    for role, facts in roles.items():
+        size = f"{facts['bytes'] / 1e6:.1f}"
+        made.add_row(role, str(facts["iteration"]), str(facts["files"]), size, shown(facts["load"]))
+    return made
+
+
+def _fill_points(made: "Table", points: list[dict[str, Any]]) -> None:
     for point in points[:SHOWN]:
-        table.add_row(str(point["iteration"]), str(point["attempt"]), point["state"])
+        made.add_row(str(point["iteration"]), str(point["attempt"]), point["state"])
     if len(points) > SHOWN:
-        table.add_row("...", "...", f"{len(points) - SHOWN} older ones (--json lists them)")
+        made.add_row("...", "...", f"{len(points) - SHOWN} older ones (--json lists them)")
 
 
 def _lines(attempt: dict[str, Any]) -> Iterator[str]:
@@ -194,17 +169,3 @@ def _lines(attempt: dict[str, Any]) -> Iterator[str]:
         yield f"{who}: {process['says'].splitlines()[0]} ({commits})"
         if process["damage"]:
             yield f"{who}: {process['damage']}"
-
-
-def _sentence(report: dict[str, Any]) -> str:
-    if report["outcome"] == Resume.__name__.lower():
-        return f"resume from {PointName(**report['point'])}: {report['reason']}"
-    if report["outcome"] == Fresh.__name__.lower():
-        return f"fresh: {report['reason']}"
-    return f"refused: {report['reason']}"
-
-
-def _shown(text: str) -> str:
-    """Text from disk for a terminal: control characters and markup shown, not obeyed."""
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return text.replace("[", "\\[")

@@ -60,24 +60,30 @@ def head(folder: Folder) -> Start | None:
     return None
 
 
+def ancestry(folder: Folder, start: Start | None) -> Iterator[Start]:
+    """`start`, the attempt that it continued, and so on back to the first."""
+    seen: set[int] = set()
+    while start is not None and start.attempt not in seen:
+        seen.add(start.attempt)  # a forged loop of parents must not hang the start
+        yield start
+        start = folder.starts.get(start.parent.attempt) if start.parent else None
+
+
 def live_line(folder: Folder, start: Start | None) -> Iterator[PointName]:
     """Points of `start`, then those of its parent's line up to the parent point, newest first.
 
     Committed or not, and also when it is gone: all of it is there to be passed over with its reason.
     """
     newest_allowed: int | None = None
-    seen: set[int] = set()
-    while start is not None and start.attempt not in seen:
-        seen.add(start.attempt)  # a forged loop of parents must not hang the start
-        for point in folder.points_of(start.attempt):
+    for one in ancestry(folder, start):
+        for point in folder.points_of(one.attempt):
             if newest_allowed is None or point.iteration <= newest_allowed:
                 yield point
-        if start.parent is None:
+        if one.parent is None:
             return
-        if not folder.lists(start.parent):  # somebody deleted it; retention keeps what a start may need
-            yield start.parent
-        newest_allowed = start.parent.iteration
-        start = folder.starts.get(start.parent.attempt)
+        if not folder.lists(one.parent):  # somebody deleted it; retention keeps what a start may need
+            yield one.parent
+        newest_allowed = one.parent.iteration
 
 
 def uncommitted_starts(folder: Folder, start: Start | None) -> Iterator[PointName]:

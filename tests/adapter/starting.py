@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from megatron_resume.adapter import life, start
+from megatron_resume.adapter.decision import roles_here
 from megatron_resume.adapter.lease_keeper import LeaseKeeper
 from megatron_resume.checkpoint.events import events_path
 from megatron_resume.config import ResumeConfig
@@ -32,7 +33,7 @@ def main() -> int:
     except ResumeError as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         return error.exit_code
-    life.begin(events_path(root, begun.start.attempt, start.roles_here(config)[0]))
+    life.begin(events_path(root, begun.start.attempt, roles_here(config)[0]))
     LeaseKeeper(root, begun.start.attempt, begun.leases, config.resume_lease_time)
     print(f"attempt {begun.start.attempt} joined={begun.joined}", flush=True)
     if "hold" in words:

@@ -1,50 +1,29 @@
 """What this user may not read is passed over, refused or named; never a traceback."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from job_on_disk import JobOnDisk
+from ordinary_user import as_an_ordinary_user, open_folder
 
 from megatron_resume.checkpoint.layout import COMMITTED, START, PointName, attempt_path, point_path
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Refused, Resume
 
-NOBODY = 65534
 NEWEST = PointName(4, 1)
-
-
-@contextmanager
-def as_an_ordinary_user() -> Iterator[None]:
-    """Root may read everything, so tests that run as root become nobody meanwhile."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture
 def open_job() -> Iterator[JobOnDisk]:
     """A job below a folder that every user may enter, unlike pytest's."""
-    base = Path(tempfile.mkdtemp(prefix="megatron_resume_test_"))
-    base.chmod(0o755)
-    job = JobOnDisk(base)
-    attempt = job.attempt()
-    job.save(attempt, 2)
-    job.save(attempt, NEWEST.iteration)
-    yield job
-    for path in base.rglob("*"):
-        if path.is_dir():
-            path.chmod(0o755)
-    shutil.rmtree(base)
+    with open_folder() as base:
+        job = JobOnDisk(base)
+        attempt = job.attempt()
+        job.save(attempt, 2)
+        job.save(attempt, NEWEST.iteration)
+        yield job
 
 
 UNREADABLE: dict[str, Callable[[JobOnDisk], Path]] = {

@@ -17,7 +17,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert all(command in text for command in ("run", "status", "doctor"))
+    assert all(command in text for command in ("run", "status", "explain", "verify", "doctor"))
 
 
 def test_no_command_is_a_usage_error_that_no_launcher_restarts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,11 +44,12 @@ def test_the_commands_are_known_without_importing_any_of_them() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_status_runs_on_a_machine_without_torch_and_megatron(bare: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-S", "-m", "megatron_resume", "status", str(tmp_path), "--json"]
+@pytest.mark.parametrize("name", ["status", "explain", "verify"])
+def test_looking_at_a_job_needs_neither_torch_nor_megatron(name: str, bare: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-S", "-m", "megatron_resume", name, str(tmp_path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": bare})
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["outcome"] == "fresh"
+    assert json.loads(done.stdout)["directory"] == str(tmp_path)
 
 
 def test_status_of_a_folder_that_is_not_there_exits_78(capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,8 +17,17 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
 from job_on_disk import TIME, JobOnDisk  # noqa: E402
 
+from megatron_resume.checkpoint import model_files  # noqa: E402
 from megatron_resume.checkpoint.events import Failed  # noqa: E402
-from megatron_resume.checkpoint.layout import COMMITTED, DATA, START, PointName, attempt_path, point_path  # noqa: E402
+from megatron_resume.checkpoint.layout import (  # noqa: E402
+    COMMITTED,
+    DATA,
+    START,
+    PointName,
+    attempt_path,
+    digests_path,
+    point_path,
+)
 
 NEWEST = PointName(4, 1)
 
@@ -37,6 +46,18 @@ def fail_and_tear(job: JobOnDisk) -> None:
     os.truncate(job.events(1), job.events(1).stat().st_size - 10)
 
 
+def keep_digests(job: JobOnDisk) -> None:
+    for iteration in (2, NEWEST.iteration):
+        job.keep_digests(PointName(iteration, 1))
+        for role in job.roles:  # as when it is cloned
+            os.utime(job.model(role, iteration) / "__0_0.distcp")
+
+
+def keep_digests_and_tear(job: JobOnDisk) -> None:
+    keep_digests(job)
+    os.truncate(digests_path(job.root, NEWEST, "value"), 100)
+
+
 JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "whole": lambda job: None,
     "torn_manifest": lambda job: os.truncate(at(job) / COMMITTED, 100),
@@ -48,8 +69,13 @@ JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "start_torn": lambda job: os.truncate(attempt_path(job.root, 1) / START, 20),
     "never_committed": lambda job: (at(job) / COMMITTED).unlink(),
     "events_torn": fail_and_tear,
+    "digests_kept": keep_digests,
+    "digests_torn": keep_digests_and_tear,
     "all_damaged": lambda job: shutil.rmtree(job.save_folder("value")),
 }
+
+
+OF_LARGE_FILES = ("digests_kept", "digests_torn")  # their receipts have no digest of a shard
 
 
 def make(target: Path, damage: Callable[[JobOnDisk], object]) -> None:
@@ -63,5 +89,6 @@ def make(target: Path, damage: Callable[[JobOnDisk], object]) -> None:
 if __name__ == "__main__":
     for name, damage in JOBS.items():
         if not (HERE / "v1" / name).exists():
+            model_files.DIGEST_UP_TO = 30 if name in OF_LARGE_FILES else 16 << 20
             make(HERE / "v1" / name, damage)
             print(f"wrote v1/{name}")

@@ -17,6 +17,7 @@ OLDER_POINT_AND_REASON = {
     "data_changed": "data.json holds other bytes than were committed",
     "shard_missing": "__0_0.distcp cannot be read",
     "shard_changed": "were saved",
+    "digests_torn": "was written to since it was saved",
     "never_committed": "never committed, though all of it was saved",
 }
 
@@ -26,7 +27,7 @@ def outcome_of(name: str) -> Outcome:
     return JobOnDisk(V1 / name).choose()
 
 
-@pytest.mark.parametrize("name", ["whole", "start_torn", "events_torn"])
+@pytest.mark.parametrize("name", ["whole", "start_torn", "events_torn", "digests_kept"])
 def test_a_whole_job_resumes_from_its_newest_point(name: str) -> None:
     outcome = outcome_of(name)
     assert isinstance(outcome, Resume)
@@ -56,5 +57,5 @@ def test_events_are_read_up_to_a_torn_last_line() -> None:
 
 
 def test_every_stored_job_is_looked_at() -> None:
-    known = {"whole", "start_torn", "events_torn", "all_damaged", *OLDER_POINT_AND_REASON}
+    known = {"whole", "start_torn", "events_torn", "digests_kept", "all_damaged", *OLDER_POINT_AND_REASON}
     assert {path.name for path in V1.iterdir()} == known

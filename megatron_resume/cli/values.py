@@ -1,0 +1,68 @@
+"""What lies in a data checkpoint folder as plain values, in which `--json` prints it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from megatron_resume.checkpoint.folder import Folder
+from megatron_resume.checkpoint.layout import PointName
+from megatron_resume.checkpoint.records import Start
+from megatron_resume.errors import ConfigError
+from megatron_resume.resume.choose import Fresh, Outcome, Resume, head
+from megatron_resume.roles import TRAINED
+
+
+def root_of(directory: Path) -> Path:
+    """The data checkpoint folder that was named on the command line.
+
+    Raises:
+        ConfigError: It does not exist.
+    """
+    if not os.path.isdir(directory):
+        raise ConfigError(f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path")
+    return Path(os.path.abspath(directory))
+
+
+def as_json(report: dict[str, Any]) -> str:
+    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+
+
+def text_of(path: Path | str) -> str:
+    """`path` as JSON can hold it: names on disk are bytes, and not all of them are UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def trained_roles(folder: Folder) -> tuple[str, ...]:
+    """As the newest attempt was configured; nobody asks for them again on the command line."""
+    start = head(folder) or (folder.starts[max(folder.starts)] if folder.starts else None)
+    return roles_of(start) if start else TRAINED
+
+
+def roles_of(start: Start) -> tuple[str, ...]:
+    roles = start.config.get("trained_roles")
+    return tuple(map(str, roles)) if isinstance(roles, list) and roles else TRAINED
+
+
+def point_of(name: PointName) -> dict[str, int]:
+    return {"iteration": name.iteration, "attempt": name.attempt}
+
+
+def outcome_of(outcome: Outcome) -> dict[str, Any]:
+    """What a start does: with which point, why, and why not with a newer one."""
+    return {
+        "outcome": type(outcome).__name__.lower(),
+        "reason": outcome.reason,
+        "point": point_of(outcome.point.name) if isinstance(outcome, Resume) else None,
+        "passed_over": [{**point_of(p.point), "reason": p.reason} for p in outcome.passed_over],
+    }
+
+
+def sentence(report: dict[str, Any]) -> str:
+    """What `outcome_of` says, in words."""
+    if report["outcome"] == Resume.__name__.lower():
+        return f"resume from {PointName(**report['point'])}: {report['reason']}"
+    if report["outcome"] == Fresh.__name__.lower():
+        return f"fresh: {report['reason']}"
+    return f"refused: {report['reason']}"

@@ -1,0 +1,92 @@
+"""Which model files were read and found whole already, so that an interrupted `verify --deep` goes on from there."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from .values import text_of
+
+
+class _File(msgspec.Struct, frozen=True):
+    """One line: a file as it was when its content had this digest."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    sha256: str
+
+
+_lines = msgspec.json.Decoder(_File)
+
+
+def state_path(root: Path) -> Path:
+    """Outside of the job's folder, in which nothing may change."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:16]
+    return Path(cache) / "megatron_resume" / f"verify-{name}.jsonl"
+
+
+class Verified:
+    """What earlier runs on this folder, and this one, found whole."""
+
+    def __init__(self, root: Path, *, again: bool):
+        """With `again` nothing counts that was found before."""
+        self.path = state_path(root)
+        self.remarks: list[str] = []  # what is wrong with the state file
+        self._known: set[_File] = set()
+        self._is_kept = self._open(root, again)
+
+    def holds(self, path: Path, stat: os.stat_result, sha256: str) -> bool:
+        """Whether `path`, unchanged since, was found to have this digest."""
+        return _file(path, stat, sha256) in self._known
+
+    def add(self, path: Path, stat: os.stat_result, sha256: str) -> None:
+        if not self._is_kept:
+            return
+        try:
+            with open(self.path, "ab") as state:
+                state.write(msgspec.json.encode(_file(path, stat, sha256)) + b"\n")
+        except OSError as error:
+            self._give_up(error)
+
+    def _open(self, root: Path, again: bool) -> bool:
+        """Read the state, or begin it anew; whether it can be added to."""
+        if self.path.is_relative_to(os.path.abspath(root)):
+            self.remarks.append(f"{text_of(self.path)} lies in what is verified, and is not written")
+            return False
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "wb" if again else "ab+") as state:
+                if not again:
+                    state.seek(0)
+                    state.write(self._read(state.read()))
+        except OSError as error:
+            self._give_up(error)
+            return False
+        return True
+
+    def _read(self, data: bytes) -> bytes:
+        """Take what is known from `data`; returns what is to be added before the next line."""
+        damaged = 0
+        for line in filter(None, data.split(b"\n")):
+            try:
+                self._known.add(_lines.decode(line))
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                damaged += 1
+        if damaged:
+            self.remarks.append(f"{damaged} lines of {text_of(self.path)} are damaged and ignored")
+        return b"" if data[-1:] in (b"", b"\n") else b"\n"
+
+    def _give_up(self, error: OSError) -> None:
+        self._is_kept = False
+        self.remarks.append(
+            f"{text_of(self.path)} cannot be written ({error.strerror}): if this is interrupted, it begins anew; set "
+            "XDG_CACHE_HOME to a folder that you may write to"
+        )
+
+
+def _file(path: Path, stat: os.stat_result, sha256: str) -> _File:
+    return _File(text_of(path), stat.st_size, stat.st_mtime_ns, stat.st_ino, sha256)

@@ -1,0 +1,165 @@
+"""Commands that look at a job: they change nothing, bear a job that goes on meanwhile, and fit the terminal."""
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from job_on_disk import JobOnDisk, contents
+from ordinary_user import as_an_ordinary_user, open_folder
+
+from megatron_resume.checkpoint.events import Failed
+from megatron_resume.checkpoint.layout import PointName, point_path
+from megatron_resume.cli import main
+
+COMMANDS = ["status", "explain", "verify", "verify --deep"]
+LONG = "a_folder_with_a_name_of_some_length_[bold]"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `verify` keeps what it has read."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def long_job(tmp_path: Path) -> JobOnDisk:
+    """A job whose paths are longer than a line, with damage and endings that name them."""
+    base = tmp_path.joinpath(*[f"{LONG}_{n}" for n in range(4)])
+    base.mkdir(parents=True)
+    job = JobOnDisk(base)
+    attempt = job.attempt()
+    for iteration in range(1, 40):
+        job.save(attempt, iteration)
+    job.tell(attempt, Failed(error="RuntimeError", message=f"cannot read {base}", exit_code=1))
+    shutil.rmtree(job.model("value", 20))
+    job.save(job.attempt(PointName(20, attempt)), 41, parts=("policy",))
+    return job
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")}
+    return {**kept, "PYTHONIOENCODING": "utf-8", **more}
+
+
+def printed(command: str, root: Path, **more: str) -> str:
+    """What a new process prints where there is no terminal."""
+    arguments = [sys.executable, "-m", "megatron_resume", *command.split(), str(root)]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(**more), stdin=subprocess.DEVNULL)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def printed_on_a_terminal(command: str, root: Path, **more: str) -> str:
+    ours, theirs = pty.openpty()
+    arguments = [sys.executable, "-m", "megatron_resume", *command.split(), str(root)]
+    with subprocess.Popen(arguments, stdout=theirs, stderr=theirs, env=environment(TERM="xterm-256color", **more)):
+        os.close(theirs)
+        said = b"".join(iter(lambda: read_or_end(ours), b""))
+    os.close(ours)
+    return said.decode()
+
+
+def read_or_end(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux says so where the other side was closed
+        return b""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_line_is_longer_than_80_columns_and_nothing_is_cut(command: str, long_job: JobOnDisk) -> None:
+    text = printed(command, long_job.root, COLUMNS="80")
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\u2026" not in text
+    assert letters(str(long_job.model("value", 20))) in letters(text)
+
+
+def letters(text: str) -> str:
+    """What is left of a text when lines are joined and frames taken away."""
+    return "".join(c for c in text if c.isalnum() or c in "/_[].")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_there_are_no_escape_codes_without_a_terminal(command: str, long_job: JobOnDisk) -> None:
+    assert "\x1b" not in printed(command, long_job.root)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_no_color_is_obeyed_on_a_terminal(command: str, long_job: JobOnDisk) -> None:
+    assert "\x1b[1m" in printed_on_a_terminal(command, long_job.root)
+    assert "\x1b" not in printed_on_a_terminal(command, long_job.root, NO_COLOR="1")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("form", [[], ["--json"]], ids=["text", "json"])
+def test_not_a_byte_of_the_job_changes(command: str, form: list[str], long_job: JobOnDisk) -> None:
+    before = contents(long_job.base)
+    times = {path: os.stat(long_job.base / path).st_mtime_ns for path in before}
+    main([*command.split(), str(long_job.root), *form])
+    assert contents(long_job.base) == before
+    assert {path: os.stat(long_job.base / path).st_mtime_ns for path in before} == times
+
+
+@pytest.fixture
+def read_only_job() -> Iterator[JobOnDisk]:
+    with open_folder() as base:
+        job = JobOnDisk(base)
+        attempt = job.attempt()
+        for iteration in (2, 4):
+            job.save(attempt, iteration)
+        for path in [base, *base.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        yield job
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_read_only_copy_will_do(command: str, read_only_job: JobOnDisk, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(read_only_job.base)
+    with as_an_ordinary_user():
+        with pytest.raises(PermissionError):
+            (read_only_job.root / "a file").touch()
+        assert main([*command.split(), str(read_only_job.root), "--json"]) == 0
+    assert contents(read_only_job.base) == before
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_points_may_appear_and_vanish_meanwhile(
+    command: str, job: JobOnDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attempt, ended, kept = job.attempt(), threading.Event(), 3
+    for iteration in range(1, kept + 1):
+        job.save(attempt, iteration)
+
+    def go_on() -> None:
+        iteration = kept
+        while not ended.is_set():
+            iteration += 1
+            job.save(attempt, iteration)
+            vanish(job, PointName(iteration - kept, attempt))
+
+    writer = threading.Thread(target=go_on)
+    writer.start()
+    try:
+        codes = {main([*command.split(), str(job.root), "--json"]) for _ in range(30)}
+    finally:
+        ended.set()
+        writer.join()
+    assert codes == {0}
+    assert len(job.folder().points) == kept
+    assert job.folder().points[0].iteration > 1, "nothing vanished"
+
+
+def vanish(job: JobOnDisk, name: PointName) -> None:
+    """As retention removes a point: COMMITTED first, then the rest, then its models."""
+    path = point_path(job.root, name)
+    (path / "COMMITTED").unlink()
+    shutil.rmtree(path)
+    for role in job.roles:
+        shutil.rmtree(job.model(role, name.iteration))
