@@ -1,0 +1,67 @@
+"""`docs/messages.md` explains messages that exist, and every one that ends a start or a save."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "megatron_resume"
+KEYS = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "messages.md").read_text(), flags=re.MULTILINE)
+ERRORS = {"ConfigError", "DamagedError", "MismatchError", "HeldError", "RejoinError", "UncommittedError"}
+# These say all there is to say: what is called wrongly, by whom, and what to call.
+SELF_EXPLAINING = {"api.py", "tracked.py", "arrays.py", "events.py", "removal.py", "digests.py", "ending.py"}
+
+
+def text_of(node: ast.expr) -> str:
+    """The text of a message, with `…` for what is filled in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return text_of(node.left) + text_of(node.right)
+    return "…"
+
+
+def texts(*folders: str) -> Iterator[str]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if not folders or path.parent.name in folders:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Constant | ast.JoinedStr | ast.BinOp):
+                    yield text_of(node)
+
+
+def explains(key: str, text: str) -> bool:
+    parts = (re.escape(part.strip()) for part in key.split("…"))
+    return re.search(".*".join(parts), text, flags=re.DOTALL) is not None
+
+
+@pytest.fixture(scope="module")
+def all_texts() -> list[str]:
+    return list(texts())
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_message_that_is_explained_exists(key: str, all_texts: list[str]) -> None:
+    key = key.replace("%s", "…")
+    assert any(explains(key, re.sub("%s|%d", "…", text)) for text in all_texts)
+
+
+def raised() -> Iterator[tuple[str, str]]:
+    """Where an error is raised in what runs with Megatron, and its text."""
+    for folder in ("adapter", "checkpoint", "resume"):
+        for path in sorted((PACKAGE / folder).glob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                call = node.exc if isinstance(node, ast.Raise) else None
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in ERRORS:
+                    text = text_of(call.args[0])
+                    if len(re.findall("[a-z]", text)) > 4:  # else it is filled in with what another function says
+                        yield path.name, text
+
+
+@pytest.mark.parametrize(("file", "text"), [r for r in raised() if r[0] not in SELF_EXPLAINING])
+def test_a_message_that_ends_a_start_is_explained(file: str, text: str) -> None:
+    assert any(explains(key, text) for key in KEYS), text
