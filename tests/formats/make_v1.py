@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
@@ -19,6 +21,7 @@ from job_on_disk import TIME, JobOnDisk  # noqa: E402
 
 from megatron_resume.checkpoint.events import Failed  # noqa: E402
 from megatron_resume.checkpoint.layout import COMMITTED, DATA, START, PointName, attempt_path, point_path  # noqa: E402
+from megatron_resume.checkpoint.records import DataCheckpoint, Moment, Receipt  # noqa: E402
 
 NEWEST = PointName(4, 1)
 
@@ -37,6 +40,17 @@ def fail_and_tear(job: JobOnDisk) -> None:
     os.truncate(job.events(1), job.events(1).stat().st_size - 10)
 
 
+class Imported(JobOnDisk):
+    """A job of which an import could not know everything."""
+
+    def receipt(self, role: str, name: PointName, progress: Moment) -> Receipt:
+        unknown = ("consumed_train_samples", "scheduler_steps", "versions", "arguments")
+        return msgspec.structs.replace(super().receipt(role, name, progress), **dict.fromkeys(unknown, msgspec.UNSET))
+
+    def data(self, name: PointName) -> DataCheckpoint:
+        return msgspec.structs.replace(super().data(name), tracked=msgspec.UNSET)
+
+
 JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "whole": lambda job: None,
     "torn_manifest": lambda job: os.truncate(at(job) / COMMITTED, 100),
@@ -48,12 +62,15 @@ JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "start_torn": lambda job: os.truncate(attempt_path(job.root, 1) / START, 20),
     "never_committed": lambda job: (at(job) / COMMITTED).unlink(),
     "events_torn": fail_and_tear,
+    "imported": lambda job: None,
     "all_damaged": lambda job: shutil.rmtree(job.save_folder("value")),
 }
 
+KINDS: dict[str, type[JobOnDisk]] = {"imported": Imported}
+
 
 def make(target: Path, damage: Callable[[JobOnDisk], object]) -> None:
-    job = JobOnDisk(target, saved_at=Path("/shared/run1"))
+    job = KINDS.get(target.name, JobOnDisk)(target, saved_at=Path("/shared/run1"))
     attempt = job.attempt()
     job.save(attempt, 2)
     job.save(attempt, NEWEST.iteration)
