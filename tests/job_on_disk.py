@@ -75,8 +75,11 @@ class JobOnDisk:
         return folder
 
     def write_receipt(self, role: str, name: PointName, progress: Moment | None = None) -> None:
+        commit.write_receipt(point_path(self.root, name), self.receipt(role, name, progress or self.progress(name)))
+
+    def receipt(self, role: str, name: PointName, progress: Moment) -> Receipt:
         files = record_files(self.save_model(role, name))
-        receipt = Receipt(
+        return Receipt(
             role=role,
             iteration=name.iteration,
             attempt=name.attempt,
@@ -85,19 +88,21 @@ class JobOnDisk:
             relative=f"../checkpoints/{role}",
             format="torch_dist",
             files=files,
-            progress=progress or self.progress(name),
+            progress=progress,
             consumed_train_samples=name.iteration * SAMPLES,
             scheduler_steps=name.iteration * SAMPLES,
             versions={},
             arguments={},
         )
-        commit.write_receipt(point_path(self.root, name), receipt)
 
     def progress(self, name: PointName) -> Moment:
         return Moment(episode=name.iteration, consumed_samples=name.iteration * SAMPLES)
 
     def write_data(self, name: PointName) -> None:
-        data = DataCheckpoint(
+        commit.write_data(point_path(self.root, name), self.data(name), None)
+
+    def data(self, name: PointName) -> DataCheckpoint:
+        return DataCheckpoint(
             iteration=name.iteration,
             attempt=name.attempt,
             nonce=f"nonce of {name.attempt}",
@@ -106,7 +111,6 @@ class JobOnDisk:
             rng=None,
             fingerprints={},
         )
-        commit.write_data(point_path(self.root, name), data, None)
 
     def save(self, attempt: int, iteration: int, *, parts: tuple[str, ...] | None = None) -> PointName:
         """Save a point; `parts` leaves some out: roles, "data", "commit"."""

@@ -18,6 +18,8 @@ TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "megatron_resume"
 
 RESUME, ENDS, WORK = (f"real_megatron/test_{name}.py" for name in ("exact_resume", "truthful_ends", "lost_work"))
+IMPORT, PICKLE = "checkpoint/test_chatlearn.py", "checkpoint/test_plain_pickle.py"
+REFUSED_IMPORT = f"{IMPORT}::test_a_refusal_says_what_is_there_and_changes_nothing"
 CARELESS, CHOOSE, HERE = "real_megatron/test_careless_scripts.py", "resume/test_choose.py", Path(__file__).name
 PRUNE = "cli/test_prune.py"
 READING, WRITING = "checkpoint/test_reading_points.py", "checkpoint/test_writing.py"
@@ -26,11 +28,14 @@ READING, WRITING = "checkpoint/test_reading_points.py", "checkpoint/test_writing
 LINES = {
     "killed after policy's save, before value's: policy at 4, value and data at 2": (
         f"{RESUME}::test_killed_twice_and_resumed_a_run_is_identical_to_the_undisturbed_one",
+        REFUSED_IMPORT,
     ),
     "killed after both models, before the data: an episode is trained twice": (
         f"{WORK}::test_killed_after_both_models_before_the_data_no_episode_is_trained_twice",
+        REFUSED_IMPORT,
     ),
     "killed after the data of replica 0: replica 1 starts at row 0": (
+        REFUSED_IMPORT,
         f"{WORK}::test_state_is_global_a_run_of_one_rank_goes_on_where_two_ranks_stopped",
     ),
     "the user rolls back: the data goes, the models stay": (f"{ENDS}::test_rolling_back_goes_on_from_there_once",),
@@ -38,11 +43,17 @@ LINES = {
         f"{WORK}::test_trained_on_after_a_roll_back_the_abandoned_line_is_never_taken",
         f"{CHOOSE}::test_points_that_were_rolled_back_are_never_chosen_by_themselves",
     ),
+    "2 replicas become 4: the new ones start at row 0": (
+        f"{IMPORT}::test_two_replicas_or_four_leave_the_same_state",
+        f"{WORK}::test_state_is_global_a_run_of_one_rank_goes_on_where_two_ranks_stopped",
+    ),
     "torn meta file: a traceback, the good older one is not tried": (
+        f"{IMPORT}::test_a_step_that_is_named_is_taken_where_data_and_models_have_it",
         f"{READING}::test_a_damaged_point_is_passed_over_with_its_reason_for_the_older_one",
     ),
     "truncated tracker: a silent restart from 0": (
         f"{WORK}::test_a_truncated_tracker_and_one_that_names_a_folder_that_is_gone_cost_nothing",
+        REFUSED_IMPORT,
     ),
     "tracker names a folder that is gone: a restart from 0 with good checkpoints beside it": (
         f"{WORK}::test_a_truncated_tracker_and_one_that_names_a_folder_that_is_gone_cost_nothing",
@@ -60,6 +71,8 @@ LINES = {
     ),
     "meta.pkl of somebody else: its code runs": (
         f"{WORK}::test_a_pickle_of_somebody_else_runs_no_code",
+        f"{PICKLE}::test_a_pickle_that_calls_runs_nothing",
+        f"{PICKLE}::test_every_way_to_name_code_is_refused",
         f"{HERE}::test_the_package_can_read_no_pickle",
     ),
     "asynchronous saves: the first role to finish publishes the step for all": (
@@ -153,7 +166,6 @@ def test_the_package_can_read_no_pickle() -> None:
 
 
 # The order of the data, still to come:
-#   2 replicas become 4: the new ones start at row 0
 #   samples per episode changed, a data set grown by a row: accepted, prompts repeat and vanish
 #   Megatron's random sampler on 8, then 6 ranks: thousands of samples repeated or lost
 # Hangs and crash loops, still to come:

@@ -13,6 +13,7 @@ KEYS = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "messages.md").read_text
 ERRORS = {"ConfigError", "DamagedError", "MismatchError", "HeldError", "RejoinError", "UncommittedError"}
 # These say all there is to say: what is called wrongly, by whom, and what to call.
 SELF_EXPLAINING = {"api.py", "tracked.py", "arrays.py", "events.py", "removal.py", "digests.py", "ending.py"}
+SELF_EXPLAINING |= {"chatlearn.py", "imported.py", "plain_pickle.py"}  # of a command that is typed once
 
 
 def text_of(node: ast.expr) -> str:

@@ -1,12 +1,18 @@
 """What a training loop calls: progress, track, advance."""
 
+import logging
+
 import msgspec
 
+from ..checkpoint.folder import ResumePoint
 from ..errors import ConfigError
+from . import ranks
 from .ending import truthful_end
 from .session import Progress, Session, current, has_begun
 from .tracked import Stateful
 from .versions import hook_set
+
+logger = logging.getLogger("megatron_resume")
 
 __all__ = ["Progress", "advance", "progress", "track"]
 
@@ -55,8 +61,16 @@ def track(name: str, obj: Stateful, *, experience: bool = False) -> None:
     with truthful_end():
         session.tracked.add(name, obj, experience=experience)
         if session.resumes:
-            point = session.resumes.point
-            session.tracked.load(name, point.data.tracked, session.arrays, point.name)
+            _restore(session, session.resumes.point, name)
+
+
+def _restore(session: Session, point: ResumePoint, name: str) -> None:
+    if point.data.tracked is not msgspec.UNSET:
+        session.tracked.load(name, point.data.tracked, session.arrays, point.name)
+    elif ranks.rank() == 0:
+        logger.warning(
+            "%s holds no tracked state, as an imported one: %r begins as the script made it", point.name, name
+        )
 
 
 def advance(*, samples: int, episodes: int = 1) -> None:

@@ -4,10 +4,13 @@ import logging
 import sys
 from typing import Any
 
+from msgspec import UNSET
+
+from ..checkpoint.folder import ResumePoint
 from ..errors import MismatchError
 from ..resume.differences import Configuration, Difference, differences
 from ..resume.effects import Exact
-from ..resume.recorded import recorded
+from ..resume.recorded import Arguments, recorded
 from . import ranks
 from .installed import installed_versions
 from .session import Session
@@ -30,22 +33,31 @@ def compare(current: Session, role: str, args: Any) -> None:
         return
     arguments = recorded(vars(args))
     if current.resumes is not None:
-        point = current.resumes.point
-        receipt = point.receipts[role]
-        found = differences(
-            Configuration(receipt.arguments, receipt.versions),
-            Configuration(arguments, installed_versions()),
-            matched_by_optimizer=_matched_by_optimizer(),
-        )
-        refused = _refused(found)
-        if refused:
-            raise MismatchError(f"start refused: {role} cannot continue from {point.name} like this:\n{refused}")
-        if found and ranks.rank() == 0:
-            level = logging.WARNING if any(one.exact in INEXACT for one in found) else logging.INFO
-            logger.log(
-                level, "%s continues from %s, saved with another configuration:\n%s", role, point.name, _table(found)
-            )
+        _compare(role, current.resumes.point, arguments)
     current.arguments[role] = arguments
+
+
+def _compare(role: str, point: ResumePoint, arguments: Arguments) -> None:
+    receipt = point.receipts[role]
+    if receipt.arguments is UNSET or receipt.versions is UNSET:
+        if ranks.rank() == 0:
+            logger.warning(
+                "%s: %s does not say with what configuration it was saved; nothing is compared", role, point.name
+            )
+        return
+    found = differences(
+        Configuration(receipt.arguments, receipt.versions),
+        Configuration(arguments, installed_versions()),
+        matched_by_optimizer=_matched_by_optimizer(),
+    )
+    refused = _refused(found)
+    if refused:
+        raise MismatchError(f"start refused: {role} cannot continue from {point.name} like this:\n{refused}")
+    if found and ranks.rank() == 0:
+        level = logging.WARNING if any(one.exact in INEXACT for one in found) else logging.INFO
+        logger.log(
+            level, "%s continues from %s, saved with another configuration:\n%s", role, point.name, _table(found)
+        )
 
 
 def _matched_by_optimizer() -> tuple[str, ...]:

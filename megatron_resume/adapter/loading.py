@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from msgspec import UNSET
+
 from ..checkpoint.digests import digests_of
 from ..checkpoint.layout import TRACKER, model_folder
 from ..checkpoint.model_files import problem_with_files
@@ -160,16 +162,19 @@ def _check_files(resume: Resume, role: str) -> None:
 
 
 def _audit(resume: Resume, role: str, args: Any, result: Any, scheduler: Any) -> None:
-    """Compare what Megatron loaded with what the receipt says was saved."""
+    """Compare what Megatron loaded with what the receipt says was saved, as far as it says so."""
     receipt = resume.point.receipts[role]
     found = {
         "iteration": result[0],
         "consumed_train_samples": int(getattr(args, "consumed_train_samples", 0)),
         "scheduler_steps": saving.scheduler_steps(scheduler),
     }
-    saved = {name: getattr(receipt, name) for name in found}
-    if found != saved:
+    saved = {name: value for name in found if (value := getattr(receipt, name)) is not UNSET}
+    if any(found[name] != value for name, value in saved.items()):
         raise DamagedError(f"{role} was saved with {saved}, but Megatron loaded {found} from {args.load}")
+    unknown = {name: value for name, value in found.items() if name not in saved}
+    if unknown and ranks.rank() == 0:
+        logger.warning("%s: Megatron loaded %s, of which %s says nothing", role, unknown, resume.point.name)
 
 
 def _loaded_otherwise(current: Session, args: Any, result: Any) -> None:

@@ -10,6 +10,8 @@ from ..errors import DamagedError
 from .layout import PointName
 
 VERSION = 1
+# Of a field that an import could not fill: it is not in the file, and is compared with nothing.
+Unknown = msgspec.UnsetType
 MAX_BYTES = 256 << 20  # a record larger than this was not written by us
 
 
@@ -95,10 +97,10 @@ class Receipt(Record, frozen=True, kw_only=True):
     format: str  # Megatron's ckpt_format
     files: tuple[ModelFile, ...]
     progress: Moment
-    consumed_train_samples: int  # Megatron's own counter
-    scheduler_steps: int | None  # of the learning rate's schedule, in samples; None when it has none
-    versions: dict[str, str]
-    arguments: dict[str, Any]  # Megatron's and the script's own, as the role was started with
+    consumed_train_samples: int | Unknown = msgspec.UNSET  # Megatron's own counter
+    scheduler_steps: int | Unknown | None = msgspec.UNSET  # of the schedule, in samples; None when there is none
+    versions: dict[str, str] | Unknown = msgspec.UNSET
+    arguments: dict[str, Any] | Unknown = msgspec.UNSET  # Megatron's and the script's own, at the role's start
 
 
 class ModelDigests(Record, frozen=True, kw_only=True):
@@ -125,7 +127,7 @@ class DataCheckpoint(Record, frozen=True, kw_only=True):
     attempt: int
     nonce: str
     progress: Moment
-    tracked: dict[str, Any]
+    tracked: dict[str, Any] | Unknown = msgspec.UNSET
     rng: Rng | None
     fingerprints: dict[str, Any]
 

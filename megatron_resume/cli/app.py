@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     text = "your training command; its arguments are examined too"
     doctor.add_argument("command", nargs=argparse.REMAINDER, metavar="SCRIPT ARGS...", help=text)
     doctor.set_defaults(call=_doctor)
+    _add_import(commands)
     return top
 
 
@@ -74,6 +75,24 @@ def _add_prune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     prune.set_defaults(call=_prune)
 
 
+def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "make a resume point of ChatLearn's data checkpoint and the models beside it, which stay as they are"
+    command = commands.add_parser("import-chatlearn", help=text, description=text)
+    command.add_argument("old", type=Path, metavar="OLD", help="ChatLearn's data_checkpoint_path")
+    command.add_argument(
+        "--policy-load", type=Path, metavar="DIR", required=True, help="the folder that ppo_policy was saved to"
+    )
+    command.add_argument(
+        "--value-load", type=Path, metavar="DIR", help="that of ppo_value; without it, policy alone is trained"
+    )
+    command.add_argument("--to", metavar="NEW", required=True, help="the data checkpoint folder to begin")
+    text = "the step to import, where it is not the one that ChatLearn's tracker names"
+    command.add_argument("--step", type=int, metavar="N", help=text)
+    text = "the models' iteration, where a script numbers them otherwise than the steps"
+    command.add_argument("--model-iteration", type=int, metavar="N", help=text)
+    command.set_defaults(call=_import_chatlearn)
+
+
 def _status(args: argparse.Namespace) -> int:
     from .status import status
 
@@ -106,3 +125,11 @@ def _doctor(args: argparse.Namespace) -> int:
     from .doctor import doctor
 
     return doctor(args.command, json=args.json)
+
+
+def _import_chatlearn(args: argparse.Namespace) -> int:
+    from .import_chatlearn import run
+
+    models = {"policy": args.policy_load, "value": args.value_load}
+    run(args.old, models, args.to, args.step, args.model_iteration)
+    return 0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from chatlearn_files import ChatLearnJob
 
 from megatron_resume.cli import main
 from megatron_resume.errors import DamagedError
@@ -17,7 +18,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert all(command in text for command in ("run", "status", "explain", "verify", "doctor"))
+    commands = ("run", "status", "explain", "verify", "prune", "doctor", "import-chatlearn")
+    assert all(command in text for command in commands)
 
 
 def test_no_command_is_a_usage_error_that_no_launcher_restarts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,6 +52,17 @@ def test_looking_at_a_job_needs_neither_torch_nor_megatron(name: str, bare: str,
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": bare})
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["directory"] == str(tmp_path)
+
+
+def test_an_import_runs_on_a_machine_without_torch_and_megatron(bare: str, tmp_path: Path) -> None:
+    job = ChatLearnJob(tmp_path / "job")
+    job.save(2)
+    models = [word for role, path in job.models.items() for word in (f"--{role}-load", str(path))]
+    command = [sys.executable, "-S", "-m", "megatron_resume", "import-chatlearn", str(job.data), *models]
+    command += ["--to", str(tmp_path / "new")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": bare})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "next episode 1, 16 samples consumed" in done.stdout
 
 
 def test_status_of_a_folder_that_is_not_there_exits_78(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
 
@@ -28,6 +30,7 @@ from megatron_resume.checkpoint.layout import (  # noqa: E402
     digests_path,
     point_path,
 )
+from megatron_resume.checkpoint.records import DataCheckpoint, Moment, Receipt  # noqa: E402
 
 NEWEST = PointName(4, 1)
 
@@ -58,6 +61,17 @@ def keep_digests_and_tear(job: JobOnDisk) -> None:
     os.truncate(digests_path(job.root, NEWEST, "value"), 100)
 
 
+class Imported(JobOnDisk):
+    """A job of which an import could not know everything."""
+
+    def receipt(self, role: str, name: PointName, progress: Moment) -> Receipt:
+        unknown = ("consumed_train_samples", "scheduler_steps", "versions", "arguments")
+        return msgspec.structs.replace(super().receipt(role, name, progress), **dict.fromkeys(unknown, msgspec.UNSET))
+
+    def data(self, name: PointName) -> DataCheckpoint:
+        return msgspec.structs.replace(super().data(name), tracked=msgspec.UNSET)
+
+
 JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "whole": lambda job: None,
     "torn_manifest": lambda job: os.truncate(at(job) / COMMITTED, 100),
@@ -71,15 +85,18 @@ JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "events_torn": fail_and_tear,
     "digests_kept": keep_digests,
     "digests_torn": keep_digests_and_tear,
+    "imported": lambda job: None,
     "all_damaged": lambda job: shutil.rmtree(job.save_folder("value")),
 }
+
+KINDS: dict[str, type[JobOnDisk]] = {"imported": Imported}
 
 
 OF_LARGE_FILES = ("digests_kept", "digests_torn")  # their receipts have no digest of a shard
 
 
 def make(target: Path, damage: Callable[[JobOnDisk], object]) -> None:
-    job = JobOnDisk(target, saved_at=Path("/shared/run1"))
+    job = KINDS.get(target.name, JobOnDisk)(target, saved_at=Path("/shared/run1"))
     attempt = job.attempt()
     job.save(attempt, 2)
     job.save(attempt, NEWEST.iteration)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from job_on_disk import TIME, JobOnDisk
 
@@ -36,6 +37,16 @@ def test_a_whole_job_resumes_from_its_newest_point(name: str) -> None:
     assert outcome.point.data.progress.consumed_samples == 64
 
 
+def test_what_an_import_could_not_know_is_no_value() -> None:
+    outcome = outcome_of("imported")
+    assert isinstance(outcome, Resume)
+    assert outcome.point.name == PointName(4, 1)
+    receipt = outcome.point.receipts["policy"]
+    unknown = (receipt.consumed_train_samples, receipt.scheduler_steps, receipt.versions, receipt.arguments)
+    assert (*unknown, outcome.point.data.tracked) == (msgspec.UNSET,) * 5
+    assert (receipt.format, outcome.point.data.progress.consumed_samples) == ("torch_dist", 64)
+
+
 @pytest.mark.parametrize("name", OLDER_POINT_AND_REASON)
 def test_a_damaged_point_is_passed_over_for_the_older_one(name: str) -> None:
     outcome = outcome_of(name)
@@ -57,5 +68,6 @@ def test_events_are_read_up_to_a_torn_last_line() -> None:
 
 
 def test_every_stored_job_is_looked_at() -> None:
-    known = {"whole", "start_torn", "events_torn", "digests_kept", "all_damaged", *OLDER_POINT_AND_REASON}
+    whole = {"whole", "imported", "start_torn", "events_torn", "digests_kept"}
+    known = {*whole, "all_damaged", *OLDER_POINT_AND_REASON}
     assert {path.name for path in V1.iterdir()} == known
