@@ -245,20 +245,27 @@ def _iterations(newest_first: list[int]) -> str:
 
 
 def _print_arguments(out: "Console", arguments: dict[str, list[dict[str, Any]]]) -> None:
-    changes: dict[str, list[dict[str, Any]]] = {}  # by the roles that have them in common
-    for change in [one for of_role in arguments.values() for one in of_role]:
-        roles = " and ".join(role for role, of_role in arguments.items() if change in of_role)
-        if change not in changes.setdefault(roles, []):
-            changes[roles].append(change)
-    for roles, common in sorted(changes.items(), key=lambda item: item[0].count(" and ")):
-        out.print(_table_of_changes(roles, common))
+    for title, changes in _by_title(arguments).items():
+        out.print(_table_of_changes(title, changes))
     kept = [role for role, of_role in arguments.items() if not of_role]
     if kept:
         out.print(f"{', '.join(kept)}: every argument is kept")
 
 
-def _table_of_changes(roles: str, changes: list[dict[str, Any]]) -> "Table":
-    made = table("argument", "value", "why", title=f"arguments of {roles}")
+def _by_title(arguments: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """What roles have in common is said once; paths stand alone, since they need the width."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for change in [one for of_role in arguments.values() for one in of_role]:
+        roles = " and ".join(role for role, of_role in arguments.items() if change in of_role)
+        kind = "paths" if isinstance(change["value"], str) else "arguments"
+        of_title = tables.setdefault(f"{kind} of {roles}", [])
+        if change not in of_title:
+            of_title.append(change)
+    return dict(sorted(tables.items(), key=lambda item: item[0].startswith("arguments")))
+
+
+def _table_of_changes(title: str, changes: list[dict[str, Any]]) -> "Table":
+    made = table("argument", "value", "why", title=title)
     made.columns[0].no_wrap = True
     for change in changes:
         value = change["value"]

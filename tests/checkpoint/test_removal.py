@@ -10,9 +10,9 @@ import pytest
 from job_on_disk import JobOnDisk, contents
 
 from megatron_resume import crash
-from megatron_resume.checkpoint import leftovers
+from megatron_resume.checkpoint import leftovers, model_files
 from megatron_resume.checkpoint.folder import save_folder
-from megatron_resume.checkpoint.layout import PointName, point_path
+from megatron_resume.checkpoint.layout import DIGESTS, PointName, point_path
 from megatron_resume.checkpoint.records import Receipt
 from megatron_resume.checkpoint.removal import Removed, finish, hidden, remove
 from megatron_resume.errors import RejoinError
@@ -53,6 +53,17 @@ def finish_all(job: JobOnDisk, *, models: bool = True) -> list[Removed]:
 
 def left_of(job: JobOnDisk, iteration: int) -> list[str]:
     return [path for path in contents(job.base) if f"iter_{iteration:07d}" in path]
+
+
+def test_the_digests_of_a_removed_point_go_with_it(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_files, "DIGEST_UP_TO", 30)
+    for name in (job.save(1, 8), job.save(1, 10)):
+        job.keep_digests(name)
+    os.utime(job.model("policy", 8) / "__0_0.distcp")  # so that only they vouch for it
+    (removed,) = remove_points(job, 8)
+    assert removed.left == ()
+    assert left_of(job, 8) == []
+    assert os.listdir(job.root / DIGESTS) == [PointName(10, 1).folder]
 
 
 def test_a_removed_point_leaves_nothing_and_the_others_stay_as_they_are(job: JobOnDisk) -> None:
