@@ -17,8 +17,8 @@ LOOK_EVERY = 64 << 20  # bytes between two looks for a newer attempt
 NICENESS = 19
 
 
-class _Dropped(Exception):
-    """A newer commit arrived, or a newer attempt began."""
+class _Superseded(Exception):
+    """A newer attempt began."""
 
 
 class Digester:
@@ -32,7 +32,7 @@ class Digester:
         threading.Thread(target=self._work, name="megatron_resume digests", daemon=True).start()
 
     def committed(self, name: PointName) -> None:
-        """Take this point next. An older one that is not done is dropped, so that no work piles up."""
+        """Take this point next; one that still waits is dropped, so that no work piles up."""
         with self._arrived:
             self._waiting = name
             self._arrived.notify()
@@ -52,8 +52,8 @@ class Digester:
     def _try(self, name: PointName) -> None:
         try:
             self._record(name)
-        except _Dropped:
-            logger.info("digests of %s were not finished before the next commit, or a newer attempt", name)
+        except _Superseded:
+            logger.info("digests of %s were not finished before a newer attempt began", name)
         except Exception as error:  # what it is for is safe without it, and training must not notice
             if not self._has_failed:
                 logger.warning("digests of %s are not recorded: %s; this is said once", name, error)
@@ -71,8 +71,6 @@ class Digester:
         def on_block(size: int) -> None:
             nonlocal unlooked
             unlooked += size
-            if self._waiting is not None:
-                raise _Dropped
             if unlooked >= LOOK_EVERY:
                 self._check_not_superseded(name)
                 unlooked = 0
@@ -84,7 +82,7 @@ class Digester:
 
     def _check_not_superseded(self, name: PointName) -> None:
         if attempts.newer_than(self._root, name.attempt) is not None:
-            raise _Dropped
+            raise _Superseded
 
 
 def _step_back() -> None:
