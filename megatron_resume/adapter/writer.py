@@ -19,7 +19,7 @@ from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
 from ..checkpoint.records import DataCheckpoint, Moment, Receipt
 from ..crash import crash_point
-from ..errors import DamagedError
+from ..errors import ConfigError, DamagedError
 from . import life
 from .at_end import at_end
 from .rng import Gathered
@@ -70,7 +70,7 @@ class Writer:
             save, since = self._queue.get()
             try:
                 self._write(save, since)
-            except (OSError, DamagedError) as error:
+            except (OSError, DamagedError, ConfigError) as error:
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, error)
             except Exception:
                 logger.exception("%s of %s is not committed", save.role, save.name)

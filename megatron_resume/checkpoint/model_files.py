@@ -3,17 +3,21 @@
 import hashlib
 import os
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from itertools import accumulate
+from pathlib import Path
+from stat import S_ISLNK
 
 from .atomic import fsync
+from .plain_files import check_plain, open_plain
 from .records import ModelFile
 
 DIGEST_UP_TO = 16 << 20  # bytes; every checkpoint's metadata is smaller, its shards may be far larger
 
 
 def sha256_of(path: Path) -> str:
+    """Raises OSError where `path` is no plain file."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -25,6 +29,7 @@ def record_files(folder: Path) -> tuple[ModelFile, ...]:
     for directory, _, names in os.walk(folder):
         for name in sorted(names):
             path = Path(directory, name)
+            check_plain(path.lstat(), path)  # else what is loaded could change without a trace, or never end
             fsync(path)
             records.append(_describe(path, folder))
         fsync(Path(directory))
@@ -48,24 +53,35 @@ def problem_with_files(folder: Path, records: Iterable[ModelFile]) -> str | None
     records = tuple(records)
     if not records:
         return f"{folder}: the receipt names no file"
+    if os.path.islink(folder):
+        return f"{folder} is a symbolic link; move the model itself there"
     if not os.path.isdir(folder):
         return f"{folder} is missing, or cannot be looked into"
-    for record in records:
-        problem = _problem_with_file(folder, record)
-        if problem:
-            return problem
-    return None
+    return _problem_with_names(folder, records) or next(
+        filter(None, (_problem_with_file(folder, r) for r in records)), None
+    )
+
+
+def _problem_with_names(folder: Path, records: tuple[ModelFile, ...]) -> str | None:
+    """What we never record: each file lies below `folder`, without a link on the way, and once."""
+    names = [record.path for record in records]
+    for name in names:
+        if "\0" in name or {"", ".", ".."}.intersection(name.split("/")):
+            return f"{name!a} leads out of {folder}, or is no name of a file"
+    if len(set(names)) < len(names):
+        return f"{folder}: the receipt names a file twice"
+    between = {parent for name in names for parent in accumulate(name.split("/")[:-1], "{}/{}".format)}
+    links = [folder / parent for parent in sorted(between) if os.path.islink(folder / parent)]
+    return f"{links[0]} is a symbolic link" if links else None
 
 
 def _problem_with_file(folder: Path, record: ModelFile) -> str | None:
-    relative = PurePosixPath(record.path)
-    if relative.is_absolute() or ".." in relative.parts:
-        return f"{record.path!r} leads out of {folder}"
-    path = folder / relative
+    path = folder / record.path
     try:
-        if path.is_symlink():
+        stat = path.lstat()
+        if S_ISLNK(stat.st_mode):
             return f"{path} is a symbolic link now"
-        stat = path.stat()
+        check_plain(stat, path)
         if stat.st_size != record.size:
             return f"{path} has {stat.st_size} bytes, {record.size} were saved"
         if (stat.st_mtime_ns, stat.st_ino) == (record.mtime_ns, record.inode):
@@ -75,6 +91,8 @@ def _problem_with_file(folder: Path, record: ModelFile) -> str | None:
             if stat.st_mtime_ns == record.mtime_ns:
                 return None
             return f"{path} was written to since it was saved (copy large files with their times: cp -a, rsync -a)"
+        if record.size > DIGEST_UP_TO:
+            return f"{path} has {record.size} bytes, and a digest, which none over {DIGEST_UP_TO} was given"
         if sha256_of(path) != record.sha256:
             return f"{path} holds other bytes than were saved"
     except (OSError, ValueError) as error:

@@ -16,6 +16,7 @@ from megatron_resume.checkpoint.records import Request, Start
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume, choose, head, live_line
 from megatron_resume.roles import TRAINED
+from megatron_resume.shown import shown_in_json, shown_in_line
 
 SHOWN = 20  # points in the table; --json has all
 SHOWN_ATTEMPTS = 5  # the newest; --json has all
@@ -29,7 +30,7 @@ def status(directory: Path, *, json: bool) -> None:
     """
     report = examine(directory)
     if json:
-        print(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
+        print(shown_in_json(msgspec.json.format(msgspec.json.encode(report), indent=2).decode()))
     else:
         _print(report)
 
@@ -69,7 +70,8 @@ def _trained_roles(folder: Folder) -> tuple[str, ...]:
 
 def _roles_of(start: Start) -> tuple[str, ...]:
     roles = start.config.get("trained_roles")
-    return tuple(map(str, roles)) if isinstance(roles, list) and roles else TRAINED
+    known = tuple(role for role in TRAINED if role in roles) if isinstance(roles, list) else ()
+    return known or TRAINED
 
 
 def _attempts(folder: Folder) -> list[dict[str, Any]]:
@@ -206,5 +208,4 @@ def _sentence(report: dict[str, Any]) -> str:
 
 def _shown(text: str) -> str:
     """Text from disk for a terminal: control characters and markup shown, not obeyed."""
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return text.replace("[", "\\[")
+    return shown_in_line(text).replace("[", "\\[")
