@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench golden torture model
+.PHONY: help demo test test-all check bench golden torture fuzz model
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
@@ -39,6 +39,9 @@ golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files;
 
 torture: $(STAMP)  ## kill random processes of the running example 200 times; nothing may differ (half an hour)
 	$(PY) -B tests/torture.py
+
+fuzz: $(STAMP)  ## throw bytes at all that reads files of others, with atheris where it installs (2 minutes)
+	@tools/fuzz.sh
 
 model:  ## check with spin that the protocol loses and mixes nothing, whoever dies when (2 minutes)
 	@tools/model.sh

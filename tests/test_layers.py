@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # Lowest first. A module imports from layers below its own, or from its own folder.
 LAYERS = (
     ("errors",),
-    ("crash", "roles", "sources", "hooks"),
+    ("crash", "roles", "shown", "sources", "hooks"),
     ("config",),
     ("checkpoint",),
     ("data", "resume"),

@@ -11,6 +11,7 @@ from ..errors import MismatchError
 from ..resume.differences import Configuration, Difference, differences
 from ..resume.effects import Exact
 from ..resume.recorded import Arguments, recorded
+from ..shown import shown
 from . import ranks
 from .installed import installed_versions
 from .session import Session
@@ -70,17 +71,19 @@ def _refused(found: tuple[Difference, ...]) -> str:
     by_need: dict[str, list[str]] = {}
     for one in found:
         if one.needed:
-            by_need.setdefault(one.needed, []).append(f"{one.name} was {_cell(one.then)} and is {_cell(one.now)}")
+            by_need.setdefault(one.needed, []).append(
+                f"{_cell(one.name)} was {_cell(one.then)} and is {_cell(one.now)}"
+            )
     return "\n".join(f"  {', '.join(changes)}; {needed}" for needed, changes in by_need.items())
 
 
 def _table(found: tuple[Difference, ...]) -> str:
     rows = [("argument", "then", "now", "goes on exactly")]
-    rows += [(one.name, _cell(one.then), _cell(one.now), one.exact.value) for one in found]
+    rows += [(_cell(one.name), _cell(one.then), _cell(one.now), one.exact.value) for one in found]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _cell(value: object) -> str:
-    text = " ".join(str(value).split())
+    text = shown(" ".join(str(value).split()))
     return text if len(text) <= CELL else f"{text[: CELL // 2]}...{text[3 - CELL // 2 :]}"

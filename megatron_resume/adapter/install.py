@@ -4,6 +4,7 @@ import atexit
 import logging
 import sys
 
+from ..shown import Shown
 from . import saving, session, training
 from .versions import hook_set
 
@@ -45,6 +46,8 @@ def uninstall() -> None:
 
 def _speak() -> None:
     """INFO lines are what people wait for; without logging set up, Python would drop them."""
+    if not any(isinstance(one, Shown) for one in logger.filters):
+        logger.addFilter(Shown())
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _WhenNobodyElseDoes) for handler in logger.handlers):

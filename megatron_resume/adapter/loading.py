@@ -193,10 +193,13 @@ def restore_rng(current: Session) -> None:
     data = current.resumes.point.data
     if data.rng is None:
         return
-    states = rng.states_of(ranks.rank(), data.rng, current.arrays)
-    if states is not None:
-        rng.restore(states)
-    elif ranks.rank() == 0:
+    try:
+        states = rng.states_of(ranks.rank(), data.rng, current.arrays)
+        if states is not None:
+            rng.restore(states)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # torch raises RuntimeErrors
+        raise DamagedError(f"the random states of {current.resumes.point.name} are damaged: {error!r:.200}") from error
+    if states is None and ranks.rank() == 0:
         logger.warning(
             "the run had %s, now it has %s: random numbers continue as Megatron restores them, not "
             "exactly as they stopped",

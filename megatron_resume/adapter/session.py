@@ -14,7 +14,7 @@ from ..checkpoint.arrays import load as load_arrays
 from ..checkpoint.events import events_path
 from ..checkpoint.layout import ARRAYS, PointName
 from ..checkpoint.leases import Watch
-from ..checkpoint.records import Moment, read_bytes
+from ..checkpoint.records import MAX_ARRAYS_BYTES, Moment, read_bytes
 from ..config import ResumeConfig, is_utf8, resolve
 from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
@@ -107,7 +107,7 @@ class Session(msgspec.Struct):
             self.iteration = outcome.point.iteration
             path = outcome.point.path / ARRAYS
             if path.exists():
-                self.arrays = load_arrays(read_bytes(path, limit=None), path)
+                self.arrays = load_arrays(read_bytes(path, MAX_ARRAYS_BYTES), path)
         self._outcome = outcome
 
     def progress(self) -> Progress:

@@ -8,6 +8,8 @@ import torch
 
 from ..checkpoint import arrays as codec
 from ..checkpoint.arrays import Arrays
+from ..checkpoint.nesting import is_deeper
+from ..checkpoint.records import MAX_NESTING
 from ..errors import ConfigError, MismatchError
 
 
@@ -34,7 +36,7 @@ class Tracked(msgspec.Struct):
             )
         if self.objects.get(name, obj) is not obj:
             raise ConfigError(f"track({name!r}, ...) was called with another object before; use another name")
-        codec.pack(obj.state_dict(), f"tracked/{name}", {}, _to_array)  # before any work, not at the first save
+        _check_storable(name, obj.state_dict())  # before any work, not at the first save
         self.objects[name] = obj
         if experience:
             self.experience.add(name)
@@ -59,6 +61,16 @@ class Tracked(msgspec.Struct):
         self.objects[name].load_state_dict(codec.unpack(states[name], arrays, _to_tensor))
 
 
+def _check_storable(name: str, state: Any) -> None:
+    """Raises ConfigError for state that holds what cannot be stored, or so deep that nobody could restore it."""
+    try:
+        deep = is_deeper({name: codec.pack(state, f"tracked/{name}", {}, _to_array)}, MAX_NESTING)
+    except RecursionError:
+        deep = True
+    if deep:
+        raise ConfigError(f"track({name!r}, ...): its state is nested about {MAX_NESTING} deep or more; flatten it")
+
+
 def _to_array(value: Any) -> tuple[np.ndarray[Any, Any], dict[str, Any]] | None:
     if not isinstance(value, torch.Tensor):
         return None
@@ -68,7 +80,7 @@ def _to_array(value: Any) -> tuple[np.ndarray[Any, Any], dict[str, Any]] | None:
 
 
 def _to_tensor(array: np.ndarray[Any, Any], meta: dict[str, Any]) -> torch.Tensor:
-    dtype = getattr(torch, str(meta["dtype"]))
+    dtype = getattr(torch, str(meta["dtype"]), None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{meta['dtype']!r} is no dtype")
     return torch.from_numpy(array.copy()).view(dtype).reshape(meta["shape"])

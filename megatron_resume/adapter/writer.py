@@ -20,7 +20,7 @@ from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
 from ..checkpoint.records import DataCheckpoint, Moment, Receipt
 from ..crash import crash_point
-from ..errors import DamagedError, UncommittedError
+from ..errors import ConfigError, DamagedError, UncommittedError
 from . import life
 from .at_end import at_end
 from .rng import Gathered
@@ -91,7 +91,7 @@ class Writer:
             save, since = self._queue.get()
             try:
                 self._write(save, since)
-            except (OSError, DamagedError) as error:
+            except (OSError, DamagedError, ConfigError) as error:
                 reason = self._failed[save.name] = _with_path(error, point_path(self.root, save.name))
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, reason)
             except Exception as error:

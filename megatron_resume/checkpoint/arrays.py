@@ -109,13 +109,20 @@ def unpack(value: Any, arrays: Arrays, tensor: ArrayToTensor) -> Any:
     Raises:
         DamagedError: `value` names an array that is not there, or a tag that is not known.
     """
+    try:
+        return _unpack(value, arrays, tensor)
+    except RecursionError as error:
+        raise DamagedError("tracked state is nested too deep") from error
+
+
+def _unpack(value: Any, arrays: Arrays, tensor: ArrayToTensor) -> Any:
     if isinstance(value, list):
-        return [unpack(item, arrays, tensor) for item in value]
+        return [_unpack(item, arrays, tensor) for item in value]
     if not isinstance(value, dict):
         return value
     tag = next((key for key in value if key.startswith("$")), None)
     if tag is None:
-        return {key: unpack(item, arrays, tensor) for key, item in value.items()}
+        return {key: _unpack(item, arrays, tensor) for key, item in value.items()}
     return _unpack_tagged(tag, value, arrays, tensor)
 
 
@@ -127,13 +134,13 @@ def _unpack_tagged(tag: str, value: dict[str, Any], arrays: Arrays, tensor: Arra
         if tag == "$tensor":
             return tensor(arrays[content], value)
         if tag == "$tuple":
-            return tuple(unpack(item, arrays, tensor) for item in content)
+            return tuple(_unpack(item, arrays, tensor) for item in content)
         if tag == "$float":
             return float(content)
         if tag == "$bytes":
             return base64.b64decode(content)
         if tag == "$items":
-            return {unpack(k, arrays, tensor): unpack(v, arrays, tensor) for k, v in content}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"tracked state is damaged at {value!r:.200}: {error}") from error
-    raise DamagedError(f"tracked state holds {tag!r}, which this release does not know")
+            return {_unpack(k, arrays, tensor): _unpack(v, arrays, tensor) for k, v in content}
+    except (KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:  # torch raises RuntimeErrors
+        raise DamagedError(f"tracked state is damaged at {value!a:.200}: {str(error)!a:.200}") from error
+    raise DamagedError(f"tracked state holds {tag!a}, which this release does not know")

@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 from ..crash import crash_point
+from ..errors import ConfigError
 from .atomic import fsync, make_folder, write_new
-from .layout import ATTEMPTS, START, attempt_path, parse_attempt, parse_point
+from .layout import ATTEMPTS, MAX_ATTEMPT, START, attempt_path, parse_attempt, parse_point
 from .records import Start, encode
 
 
@@ -23,6 +24,8 @@ def take_number(root: Path) -> int:
     make_folder(root / ATTEMPTS)
     while True:
         number = max([0, *attempt_numbers(root), *_attempts_with_points(root)]) + 1
+        if number > MAX_ATTEMPT:
+            raise ConfigError(f"{root} names attempt {MAX_ATTEMPT}, which nobody made; remove what is named so there")
         try:
             attempt_path(root, number).mkdir()
         except FileExistsError:

@@ -9,15 +9,15 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
 import msgspec
-from msgspec import Meta
 
 from ..errors import ConfigError, DamagedError, MismatchError
+from ..shown import shown_in_line
 from . import imported, plain_pickle
 from .layout import TRACKER, PointName, parse_model
-from .records import Moment, read_bytes
+from .records import Count, Moment, read_bytes
 
 META = "meta.pkl"
 MAX_META_BYTES = 64 << 10  # ChatLearn's have about 120
@@ -25,8 +25,6 @@ MAX_TRACKER_BYTES = 64
 SHOWN = 8  # steps or iterations in a message
 
 _STEP = re.compile(r"replica(0|[1-9][0-9]{0,5})_step(0|[1-9][0-9]{0,11})")
-
-Count = Annotated[int, Meta(ge=0, lt=1 << 53)]
 
 
 class ReplicaMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -197,7 +195,7 @@ class _Choice:
         try:
             return msgspec.convert(plain_pickle.load(read_bytes(path, MAX_META_BYTES), path), ReplicaMeta)
         except msgspec.ValidationError as error:
-            self._refuse(DamagedError, f"{path} is damaged: {error}", but=number)
+            self._refuse(DamagedError, f"{path} is damaged: {shown_in_line(str(error))}", but=number)
         except DamagedError as error:
             self._refuse(DamagedError, str(error), but=number)
 

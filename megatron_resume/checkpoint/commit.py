@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Collection
-from contextlib import suppress
 from pathlib import Path
 
 from ..crash import crash_point
+from ..errors import ConfigError
 from .atomic import fsync, write_new
 from .layout import ARRAYS, COMMITTED, DATA, PointName, point_path, receipt_file
 from .model_files import sha256_of
-from .records import DataCheckpoint, Digest, Manifest, Receipt, encode, read
+from .records import MAX_ARRAYS_BYTES, DataCheckpoint, Digest, Manifest, Receipt, encode, read
 
 
 def open_point(root: Path, name: PointName) -> Path:
@@ -18,8 +18,11 @@ def open_point(root: Path, name: PointName) -> Path:
     On the training thread, which does not wait for the disk: `make_name_durable` is for the writer.
     """
     path = point_path(root, name)
-    with suppress(FileExistsError):  # another role was here
+    try:
         os.mkdir(path)
+    except FileExistsError:  # another role was here
+        if path.is_symlink():  # or somebody who wants us to write elsewhere
+            raise
     return path
 
 
@@ -36,6 +39,8 @@ def write_receipt(point: Path, receipt: Receipt) -> None:
 def write_data(point: Path, data: DataCheckpoint, arrays: bytes | None) -> None:
     """Write the data checkpoint; `arrays` is a safetensors file, where tracked state or RNG has any."""
     if arrays is not None:
+        if len(arrays) > MAX_ARRAYS_BYTES:
+            raise ConfigError(f"tracked state has {len(arrays)} bytes, {MAX_ARRAYS_BYTES} can be stored; track less")
         write_new(point / ARRAYS, arrays)
     write_new(point / DATA, encode(data))
 

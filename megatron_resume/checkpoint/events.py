@@ -12,6 +12,7 @@ import msgspec
 
 from ..crash import crash_point, is_armed
 from ..errors import DamagedError
+from ..shown import shown_in_line
 from .atomic import fsync
 from .layout import attempt_path
 from .records import VERSION, Record, read_bytes
@@ -97,7 +98,7 @@ def append(path: Path, event: Event) -> None:
     """
     kind = str(event.__struct_config__.tag)
     crash_point("event.begin", kind)
-    with open(path, "ab", buffering=0) as file:
+    with open(path, "ab", buffering=0, opener=_open_own) as file:
         size = file.tell()
         try:
             _write(file, msgspec.json.encode(event) + b"\n", kind)
@@ -109,6 +110,11 @@ def append(path: Path, event: Event) -> None:
     if size == 0:
         fsync(path.parent)
     crash_point("event.end", kind)
+
+
+def _open_own(path: str, flags: int) -> int:
+    """Neither through a link nor waiting for the reader of a FIFO that somebody put there."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def _write(file: io.FileIO, line: bytes, kind: str) -> None:
@@ -134,7 +140,7 @@ def read_events(path: Path) -> Events:
         try:
             events.append(_read_line(line))
         except (DamagedError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            damage = damage or f"line {number} of {path} is damaged: {error}"
+            damage = damage or f"line {number} of {path} is damaged: {shown_in_line(str(error))}"
     return Events(tuple(events), damage)
 
 

@@ -48,7 +48,7 @@ def take_names(root: Path, role: str, *, before: int) -> None:
 def take_name(root: Path, attempt: int, role: str) -> None:
     """Take away the name that `attempt` gave the save folder of `role`, if it is still there."""
     link = own_name(root, attempt, role)
-    if link.is_symlink():  # a late writer may have made a folder in its place since
+    if link.is_symlink() and not link.parent.is_symlink():  # a late writer may have made a folder in its place since
         link.unlink(missing_ok=True)
         fsync(link.parent)
         crash_point("name.taken", role)

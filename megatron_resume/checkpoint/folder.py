@@ -1,5 +1,6 @@
 """Read a data checkpoint folder: which attempts there were, which points, and what is wrong with each."""
 
+import errno
 import glob
 import os
 from collections.abc import Iterator
@@ -8,10 +9,13 @@ from pathlib import Path
 import msgspec
 
 from ..errors import ConfigError, DamagedError, MismatchError
+from ..roles import TRAINED
 from .attempts import attempt_numbers
 from .digests import digests_of
 from .layout import (
     ABANDONED,
+    ARRAYS,
+    ATTEMPTS,
     COMMITTED,
     DATA,
     PRUNED,
@@ -25,7 +29,18 @@ from .layout import (
 )
 from .leases import holders
 from .model_files import DigestOf, problem_with_files, sha256_of
-from .records import DataCheckpoint, Launch, Manifest, Receipt, Start, read
+from .plain_files import check_plain
+from .records import (
+    MAX_ARRAYS_BYTES,
+    DataCheckpoint,
+    Digest,
+    Launch,
+    Manifest,
+    Receipt,
+    Start,
+    read,
+    why_unreadable,
+)
 
 
 class Folder(msgspec.Struct, frozen=True):
@@ -87,6 +102,8 @@ def read_folder(root: Path) -> Folder:
         ConfigError: `root` is no folder or cannot be listed.
     """
     folder = Folder(root)
+    if os.path.islink(root / ATTEMPTS):
+        raise ConfigError(f"{root / ATTEMPTS} is a symbolic link, by which this job would write elsewhere; remove it")
     try:
         # Attempts first: whoever sees that one continues from a point must see the point, too.
         for number in attempt_numbers(root):
@@ -105,6 +122,8 @@ def read_folder(root: Path) -> Folder:
 
 def _read_start(folder: Folder, number: int) -> None:
     try:
+        if attempt_path(folder.root, number).is_symlink():
+            raise OSError(errno.ELOOP, "its folder is a symbolic link")
         os.lstat(attempt_path(folder.root, number) / START)
     except FileNotFoundError:  # died before it began, or withdrew
         return
@@ -151,6 +170,8 @@ def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> Resum
         MismatchError: It never held all of `roles`.
     """
     path = point_path(root, name)
+    if path.is_symlink():
+        raise DamagedError(f"{path} is a symbolic link; put the folder itself there")
     if not os.path.lexists(path / COMMITTED):
         raise DamagedError(_why_uncommitted(path, roles))
     manifest = read(path / COMMITTED, Manifest)
@@ -165,7 +186,19 @@ def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> Resum
 
 
 def save_folder(root: Path, receipt: Receipt) -> Path:
-    """The role's save folder: beside `root` as it was when saved, so that both may be moved together."""
+    """The role's save folder: beside `root` as it was when saved, so that both may be moved together.
+
+    Raises:
+        DamagedError: These are no paths that we would have written.
+    """
+    if "\0" in receipt.relative + receipt.directory:
+        raise DamagedError(
+            f"{receipt.role} was saved in {receipt.directory!a}, {receipt.relative!a}: no names of folders"
+        )
+    if os.path.isabs(receipt.relative):
+        raise DamagedError(f"{receipt.role}'s receipt leads to {receipt.relative!a}, which is not relative to {root}")
+    if not os.path.isabs(receipt.directory):
+        raise DamagedError(f"{receipt.role} was saved in {receipt.directory!a}, which is no absolute path")
     beside = os.path.realpath(root / receipt.relative)
     return Path(beside if os.path.isdir(beside) else receipt.directory)
 
@@ -223,19 +256,37 @@ def _check_holds(roles: tuple[str, ...], manifest: Manifest, path: Path) -> None
 
 
 def _check_own_files(path: Path, manifest: Manifest) -> None:
-    needed = {DATA, *map(receipt_file, manifest.roles)} - set(manifest.files)
-    if needed:
-        raise DamagedError(f"{path / COMMITTED} does not name {', '.join(sorted(needed))}")
+    _check_names(path, manifest)
     for name, digest in manifest.files.items():
-        file = path / name
-        if Path(name).name != name or file.is_symlink():
-            raise DamagedError(f"{path / COMMITTED} names {name!r}, which is no plain file of the point")
-        try:
-            size = file.stat().st_size
-            if size != digest.size or sha256_of(file) != digest.sha256:
-                raise DamagedError(f"{file} holds other bytes than were committed")
-        except OSError as error:
-            raise DamagedError(f"{file} cannot be read: {error.strerror}") from error
+        _check_own_file(path / name, digest)
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    """The manifest names each file of the point, and nothing else."""
+    for role in manifest.roles:
+        if role not in TRAINED:
+            raise DamagedError(f"{path / COMMITTED} names the role {role!a}; {' and '.join(TRAINED)} are trained")
+    needed = {DATA, *map(receipt_file, manifest.roles)}
+    if needed - manifest.files.keys():
+        missing = ", ".join(sorted(needed - manifest.files.keys()))
+        raise DamagedError(f"{path / COMMITTED} does not name {missing}")
+    for name in manifest.files.keys() - {ARRAYS, DATA, *map(receipt_file, TRAINED)}:
+        raise DamagedError(f"{path / COMMITTED} names {name!a}, which is no file of a point")
+    if ARRAYS not in manifest.files and os.path.lexists(path / ARRAYS):
+        raise DamagedError(f"{path} holds {ARRAYS}, which {COMMITTED} does not name")
+
+
+def _check_own_file(file: Path, digest: Digest) -> None:
+    limit = MAX_ARRAYS_BYTES if file.name == ARRAYS else DataCheckpoint.max_bytes
+    if digest.size > limit:
+        raise DamagedError(f"{file} was committed with {digest.size} bytes; none of our records has over {limit}")
+    try:
+        found = file.lstat()
+        check_plain(found, file)
+        if found.st_size != digest.size or sha256_of(file) != digest.sha256:
+            raise DamagedError(f"{file} holds other bytes than were committed")
+    except OSError as error:
+        raise DamagedError(why_unreadable(file, error)) from error
 
 
 def _check_one_moment(path: Path, manifest: Manifest, receipts: dict[str, Receipt], data: DataCheckpoint) -> None:

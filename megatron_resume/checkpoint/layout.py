@@ -14,8 +14,9 @@ ABANDONED = "abandoned"  # below the save folder of a role
 PRUNED = "pruned"  # below data_checkpoint_path and the save folder of a role: what retention removes
 TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's
 
-# Each number is written in one way only, so that no two names mean the same.
-_ITERATION, _NUMBER = "([0-9]{7}|[1-9][0-9]{7,})", "([0-9]{4}|[1-9][0-9]{4,})"
+# Each number is written in one way only, so that no two names mean the same; beyond any sense, it is not ours.
+_ITERATION, _NUMBER = "([0-9]{7}|[1-9][0-9]{7,14})", "([0-9]{4}|[1-9][0-9]{4,8})"
+MAX_ATTEMPT = 10**9 - 1
 _POINT = re.compile(rf"iter_{_ITERATION}\.a{_NUMBER}")
 _POINTS = re.compile(rf"(?<![^/]){_POINT.pattern}(?![^/])")
 _ATTEMPT = re.compile(_NUMBER)

@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 
@@ -14,6 +15,8 @@ from .records import Launch, Record, encode, read
 
 class Lease(Record, frozen=True, kw_only=True):
     """`attempts/<n>/<role>.lease`: its holder counts it up while it lives, and releases it at its end."""
+
+    max_bytes: ClassVar[int] = 64 << 10
 
     holder: Launch
     start: str  # names the start of the holder's job on all its ranks; "" where nothing does

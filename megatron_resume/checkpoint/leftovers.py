@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .atomic import move, replace
 from .layout import ABANDONED, PRUNED, TRACKER, model_folder, parse_model, parse_point
+from .plain_files import open_plain
 
 
 def abandoned(save: Path, attempt: int) -> Path:
@@ -83,10 +84,11 @@ def write_tracker(save: Path, iteration: int) -> None:
     tracker = save / TRACKER
     text = str(iteration).encode()
     try:
-        if tracker.read_bytes() == text:
-            return
+        with open_plain(tracker) as file:
+            if file.read(len(text) + 1) == text:
+                return
     except OSError:
-        pass  # missing or unreadable: written anew below
+        pass  # missing, unreadable or no plain file: written anew below
     replace(tracker, text)
 
 

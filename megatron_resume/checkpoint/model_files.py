@@ -4,10 +4,13 @@ import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path, PurePosixPath
+from itertools import accumulate
+from pathlib import Path
+from stat import S_ISLNK
 
 from ..errors import DamagedError
 from .atomic import fsync
+from .plain_files import check_plain, open_plain
 from .records import ModelFile
 
 DIGEST_UP_TO = 16 << 20  # bytes; every checkpoint's metadata is smaller, its shards may be far larger
@@ -17,8 +20,9 @@ DigestOf = Callable[[ModelFile], str | None]  # the digest of a file that its re
 
 
 def sha256_of(path: Path) -> str:
+    """Raises OSError where `path` is no plain file."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
     return digest.hexdigest()
@@ -27,7 +31,7 @@ def sha256_of(path: Path) -> str:
 def sha256_aside(path: Path, on_block: Callable[[int], None]) -> str:
     """The same, leaving the page cache to others. `on_block` gets the bytes of each block, and may raise to end it."""
     digest = hashlib.sha256()
-    with open(path, "rb", buffering=0) as file:
+    with open_plain(path) as file:
         while block := file.read(BLOCK):
             digest.update(block)
             _leave_cache(file.fileno(), file.tell())
@@ -47,6 +51,7 @@ def record_files(folder: Path) -> tuple[ModelFile, ...]:
     for directory, _, names in os.walk(folder):
         for name in sorted(names):
             path = Path(directory, name)
+            check_plain(path.lstat(), path)  # else what is loaded could change without a trace, or never end
             fsync(path)
             records.append(_describe(path, folder))
         fsync(Path(directory))
@@ -75,13 +80,31 @@ def problem_with_files(folder: Path, records: Iterable[ModelFile], digest_of: Di
     records = tuple(records)
     if not records:
         return f"{folder}: the receipt names no file"
+    if os.path.islink(folder):
+        return f"{folder} is a symbolic link; move the model itself there"
     if not os.path.isdir(folder):
         return f"{folder} is missing, or cannot be looked into"
-    for record in records:
-        problem = problem_with_file(folder, record, digest_of)
-        if problem:
-            return problem
-    return None
+    problem = _problem_with_names(folder, records)
+    for record in records if problem is None else ():
+        problem = problem or problem_with_file(folder, record, digest_of)
+    return problem
+
+
+def _problem_with_names(folder: Path, records: tuple[ModelFile, ...]) -> str | None:
+    """What we never record: each file lies below `folder`, without a link on the way, and once."""
+    names = [record.path for record in records]
+    for name in names:
+        if _leads_out(name):
+            return f"{name!a} leads out of {folder}, or is no name of a file"
+    if len(set(names)) < len(names):
+        return f"{folder}: the receipt names a file twice"
+    between = {parent for name in names for parent in accumulate(name.split("/")[:-1], "{}/{}".format)}
+    links = [folder / parent for parent in sorted(between) if os.path.islink(folder / parent)]
+    return f"{links[0]} is a symbolic link" if links else None
+
+
+def _leads_out(name: str) -> bool:
+    return "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/"))
 
 
 def problem_with_file(folder: Path, record: ModelFile, digest_of: DigestOf) -> str | None:
@@ -91,6 +114,8 @@ def problem_with_file(folder: Path, record: ModelFile, digest_of: DigestOf) -> s
         if (stat.st_mtime_ns, stat.st_ino) == (record.mtime_ns, record.inode):
             return None
         # Copied or touched since: only the content can tell, or its time where there is no digest of it.
+        if record.sha256 is not None and record.size > DIGEST_UP_TO:
+            return f"{path} has {record.size} bytes, and a digest, which none over {DIGEST_UP_TO} was given"
         if record.sha256 is not None:
             return None if sha256_of(path) == record.sha256 else other_bytes(path)
         if stat.st_mtime_ns == record.mtime_ns:
@@ -109,16 +134,16 @@ def locate(folder: Path, record: ModelFile) -> tuple[Path, os.stat_result]:
     """Where a recorded file is, and its stat.
 
     Raises:
-        DamagedError: It is not there, or not of the recorded size.
+        DamagedError: It is not there, no plain file, or not of the recorded size.
     """
-    relative = PurePosixPath(record.path)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise DamagedError(f"{record.path!r} leads out of {folder}")
-    path = folder / relative
+    if _leads_out(record.path):
+        raise DamagedError(f"{record.path!a} leads out of {folder}, or is no name of a file")
+    path = folder / record.path
     try:
-        if path.is_symlink():
+        stat = path.lstat()
+        if S_ISLNK(stat.st_mode):
             raise DamagedError(f"{path} is a symbolic link now")
-        stat = path.stat()
+        check_plain(stat, path)
     except (OSError, ValueError) as error:
         raise DamagedError(unreadable(path, error)) from error
     if stat.st_size != record.size:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ..errors import DamagedError
+from .nesting import is_deeper
 
 MAX_DEPTH = 20  # of lists and dicts in each other
 
@@ -31,7 +32,8 @@ def load(data: bytes, what: object) -> Any:
     """
     try:
         value = _value(data)
-        _check_depth(value)
+        if is_deeper(value, MAX_DEPTH):
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
         return value
     except (ValueError, IndexError, KeyError, struct.error) as error:
         raise DamagedError(f"{what} is no pickle of plain values: {str(error) or 'it is torn'}") from error
@@ -44,22 +46,6 @@ def _value(data: bytes) -> Any:
     if file.tell() != len(data):
         raise ValueError(f"{len(data) - file.tell()} bytes follow its end")
     return machine.result()
-
-
-def _check_depth(value: Any) -> None:
-    """Level by level: nothing is held twice, so this ends; and a chain of calls could be too long."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [item for one in level for item in _items(one)]
-        if not level:
-            return
-    raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
-
-
-def _items(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 class _Machine:

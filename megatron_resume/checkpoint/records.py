@@ -1,22 +1,30 @@
 """The records that are stored as JSON, and how they are read without trusting them."""
 
+import errno
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
-from ..errors import DamagedError
+from ..errors import ConfigError, DamagedError
+from ..shown import shown_in_line
 from .layout import PointName
+from .nesting import is_deeper
+from .plain_files import NotPlainError, open_plain
 
 VERSION = 1
-# Of a field that an import could not fill: it is not in the file, and is compared with nothing.
-Unknown = msgspec.UnsetType
-MAX_BYTES = 256 << 20  # a record larger than this was not written by us
+Unknown = msgspec.UnsetType  # a field that an import could not fill: not in the file, and compared with nothing
+MAX_NESTING = 100  # of lists and dicts in a field that may hold anything
+MAX_ARRAYS_BYTES = 64 << 30  # tracked arrays of one point
+MAX_NUMBER = 1 << 53  # what every reader of JSON can tell apart
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of all records: `version` tells readers whether they understand the rest."""
+
+    max_bytes: ClassVar[int] = 1 << 20  # what is larger was not written by us
+    anything: ClassVar[tuple[str, ...]] = ()  # fields that may hold any plain values
 
     version: int = VERSION
 
@@ -54,6 +62,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class Start(Record, frozen=True, kw_only=True):
     """How an attempt began: `attempts/<n>/start.json`."""
 
+    anything: ClassVar[tuple[str, ...]] = ("config",)
+
     attempt: int
     nonce: str  # ties receipts to this life of the job
     outcome: str  # "fresh" or "resume"
@@ -77,16 +87,22 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None  # None for a file too large to be read again at every save
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, lt=MAX_NUMBER)]
+
+
 class Moment(msgspec.Struct, frozen=True, kw_only=True):
     """How far the data had been used when `save_checkpoint` was called."""
 
-    episode: int  # episodes that are done, so also the next one to run (counted from 0)
-    consumed_samples: int  # prompts, over all ranks
+    episode: Count  # episodes that are done, so also the next one to run (counted from 0)
+    consumed_samples: Count  # prompts, over all ranks
     mid_episode: bool = False  # True: `episode` has begun, and its experience is in the tracked state
 
 
 class Receipt(Record, frozen=True, kw_only=True):
     """One role's statement that its model checkpoint is complete and durable."""
+
+    max_bytes: ClassVar[int] = 64 << 20  # some 300,000 files
+    anything: ClassVar[tuple[str, ...]] = ("arguments",)
 
     role: str
     iteration: int
@@ -123,6 +139,9 @@ class Rng(msgspec.Struct, frozen=True, kw_only=True):
 class DataCheckpoint(Record, frozen=True, kw_only=True):
     """Moment and data state, captured when `save_checkpoint` was called."""
 
+    max_bytes: ClassVar[int] = 64 << 20  # arrays and tensors are stored beside it
+    anything: ClassVar[tuple[str, ...]] = ("tracked", "fingerprints")
+
     iteration: int
     attempt: int
     nonce: str
@@ -153,8 +172,16 @@ R = TypeVar("R", bound=Record)
 
 
 def encode(record: Record) -> bytes:
-    """`record` as JSON that a person can read."""
-    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+    """`record` as JSON that a person can read.
+
+    Raises:
+        ConfigError: No reader would take it.
+    """
+    data = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+    problem = _problem_with_size(len(data), type(record)) or _problem_with_nesting(record)
+    if problem:
+        raise ConfigError(f"{type(record).__name__} cannot be stored: {problem}; track or pass less")
+    return data
 
 
 def decode(data: bytes, kind: type[R], what: object) -> R:
@@ -167,34 +194,56 @@ def decode(data: bytes, kind: type[R], what: object) -> R:
         version = msgspec.json.decode(data, type=_Versioned).version
         if version != VERSION:
             raise DamagedError(f"{what} has version {version}; this release reads version {VERSION}")
-        return msgspec.json.decode(data, type=kind)
+        record = msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise DamagedError(f"{what} is damaged: {error}") from error
+        raise DamagedError(f"{what} is damaged: {shown_in_line(str(error))}") from error
+    problem = _problem_with_nesting(record)
+    if problem:
+        raise DamagedError(f"{what} is damaged: {problem}")
+    return record
+
+
+def _problem_with_nesting(record: Record) -> str | None:
+    """Deeper values would end whoever compares or restores them."""
+    deep = [field for field in record.anything if is_deeper(getattr(record, field), MAX_NESTING)]
+    return f"{', '.join(deep)} is nested more than {MAX_NESTING} deep" if deep else None
+
+
+def _problem_with_size(size: int, kind: type[Record]) -> str | None:
+    return f"it takes {size} bytes, {kind.max_bytes} are allowed" if size > kind.max_bytes else None
 
 
 class _Versioned(msgspec.Struct):
     version: int
 
 
-def read_bytes(path: Path, limit: int | None = MAX_BYTES) -> bytes:
-    """The content of one of our files, of at most `limit` bytes.
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a plain file, of at most `limit` bytes.
 
     Raises:
         DamagedError: It is missing, unreadable, a link, no file or absurdly large.
     """
     try:
-        if path.is_symlink():
-            raise DamagedError(f"{path} is a symbolic link; resume points hold plain files only")
-        if not os.path.isfile(path):
-            raise DamagedError(f"{path} is {'not a file' if os.path.lexists(path) else 'missing'}")
-        size = path.stat().st_size
-        if limit is not None and size > limit:
-            raise DamagedError(f"{path} has {size} bytes; none of our records has over {limit}")
-        return path.read_bytes()
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise DamagedError(f"{path} has {size} bytes; none of our records has over {limit}")
+            return file.read(size)
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{path} cannot be read: {error}") from error
+        raise DamagedError(why_unreadable(path, error)) from error
+
+
+def why_unreadable(path: Path, error: OSError | ValueError) -> str:
+    """What to say where `open_plain` failed, or reading what it opened."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path} is missing"
+    if isinstance(error, NotPlainError):
+        return f"{path} is not a file"
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return f"{path} is a symbolic link; only plain files are read"
+    return f"{path} cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
 def read(path: Path, kind: type[R]) -> R:
     """The record in the file `path`, or DamagedError."""
-    return decode(read_bytes(path), kind, path)
+    return decode(read_bytes(path, kind.max_bytes), kind, path)

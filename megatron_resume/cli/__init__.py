@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from megatron_resume.errors import ResumeError
+from megatron_resume.shown import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,5 +26,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.call(args)
         return code
     except ResumeError as error:
-        print(f"megatron-resume: {error}", file=sys.stderr, flush=True)
+        print(f"megatron-resume: {shown(str(error))}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -25,9 +25,10 @@ from megatron_resume.errors import ConfigError, ResumeError
 from megatron_resume.resume.choose import Outcome, Refused, Resume, ancestry, head, honoured_by, live_line
 from megatron_resume.resume.overrides import explained
 from megatron_resume.roles import FROZEN, TRAINED, canonical
+from megatron_resume.shown import shown_in_line
 from megatron_resume.sources import variable
 
-from .terminal import SHOWN, console, print_damage, shown, table
+from .terminal import SHOWN, console, print_damage, table
 from .values import as_json, outcome_of, point_of, root_of, sentence, text_of, trained_roles
 
 if TYPE_CHECKING:
@@ -213,9 +214,9 @@ def _print(report: dict[str, Any]) -> None:
         )
     if report["joins"]:
         out.print(f"It would join attempt {report['joins']}, in which the other roles train.")
-    out.print(f"A start here: {shown(sentence(report))}", style="bold")
+    out.print(f"A start here: {shown_in_line(sentence(report))}", style="bold")
     if report["otherwise"]:
-        out.print(f"Without that process: {shown(report['otherwise'])}")
+        out.print(f"Without that process: {shown_in_line(report['otherwise'])}")
 
 
 def _table_of_attempts(attempts: list[dict[str, Any]], title: str) -> "Table":
@@ -269,5 +270,5 @@ def _table_of_changes(title: str, changes: list[dict[str, Any]]) -> "Table":
     made.columns[0].no_wrap = True
     for change in changes:
         value = change["value"]
-        made.add_row(change["argument"], shown(value) if isinstance(value, str) else repr(value), change["why"])
+        made.add_row(change["argument"], shown_in_line(value) if isinstance(value, str) else repr(value), change["why"])
     return made

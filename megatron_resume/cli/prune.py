@@ -10,8 +10,9 @@ from megatron_resume.checkpoint.records import Receipt
 from megatron_resume.checkpoint.removal import Removed, finish, hidden, remove
 from megatron_resume.errors import ConfigError, DamagedError, MismatchError
 from megatron_resume.resume.retention import surplus
+from megatron_resume.shown import shown_in_line
 
-from .terminal import console, shown
+from .terminal import console
 from .values import as_json, root_of, trained_roles
 
 
@@ -86,9 +87,9 @@ def _print(rows: list[dict[str, Any]], damaged: list[dict[str, Any]], keep: int,
         name = PointName(row["iteration"], row["attempt"])
         out.print(f"{name}: {verb} ({row['model_bytes'] / 1e6:.1f} MB of models)")
         for reason in row["left"]:
-            out.print(f"  a model of it is left: {shown(reason)}")
+            out.print(f"  a model of it is left: {shown_in_line(reason)}")
     for point in damaged:
         name = PointName(point["iteration"], point["attempt"])
-        out.print(f"{name} counts for none of the {keep} and stays: {shown(point['reason'])}")
+        out.print(f"{name} counts for none of the {keep} and stays: {shown_in_line(point['reason'])}")
     if not rows:
         out.print(f"Nothing is older than the newest {keep} whole points of the live line.")

@@ -14,8 +14,9 @@ from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import PointName, model_folder
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.resume.choose import Outcome, Resume, choose, head, live_line
+from megatron_resume.shown import shown_in_line
 
-from .terminal import SHOWN, console, print_damage, shown, table
+from .terminal import SHOWN, console, print_damage, table
 from .values import as_json, outcome_of, point_of, roles_of, root_of, sentence, text_of, trained_roles
 
 if TYPE_CHECKING:
@@ -137,16 +138,16 @@ def _print(report: dict[str, Any]) -> None:
         out.print(_table_of_roles(report["roles"]))
     for attempt in report["attempts"][-SHOWN_ATTEMPTS:]:
         for line in _lines(attempt):
-            out.print(shown(line))
+            out.print(shown_in_line(line))
     print_damage(out, report)
-    out.print(f"A start here: {shown(sentence(report))}", style="bold")
+    out.print(f"A start here: {shown_in_line(sentence(report))}", style="bold")
 
 
 def _table_of_roles(roles: dict[str, Any]) -> "Table":
     made = table("role", "iteration", "files", "MB", "loads", title="roles")
     for role, facts in roles.items():
         size = f"{facts['bytes'] / 1e6:.1f}"
-        made.add_row(role, str(facts["iteration"]), str(facts["files"]), size, shown(facts["load"]))
+        made.add_row(role, str(facts["iteration"]), str(facts["files"]), size, shown_in_line(facts["load"]))
     return made
 
 

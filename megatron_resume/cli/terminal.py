@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from megatron_resume.checkpoint.layout import PointName
+from megatron_resume.shown import shown_in_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,18 +51,13 @@ def table(*columns: str, title: str, lines: bool = True) -> "Table":
     return made
 
 
-def shown(text: str) -> str:
-    """Text from disk for a terminal: control characters shown, not obeyed."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
 def print_damage(out: "Console", report: dict[str, Any]) -> None:
     """The points that a start passes over, newest first, and the attempts that cannot be read."""
     passed_over = report["passed_over"]
     for passed in passed_over[:SHOWN]:
         name = PointName(passed["iteration"], passed["attempt"])
-        out.print(f"passed over: {name}: {shown(passed['reason'])}")
+        out.print(f"passed over: {name}: {shown_in_line(passed['reason'])}")
     if len(passed_over) > SHOWN:
         out.print(f"passed over: {len(passed_over) - SHOWN:,} older ones (--json lists them)")
     for damage in report["damaged_attempts"]:
-        out.print(f"damaged: {shown(damage)}")
+        out.print(f"damaged: {shown_in_line(damage)}")

@@ -12,6 +12,7 @@ from megatron_resume.checkpoint.records import Start
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume, head
 from megatron_resume.roles import TRAINED
+from megatron_resume.shown import shown_in_json
 
 
 def root_of(directory: Path) -> Path:
@@ -26,7 +27,7 @@ def root_of(directory: Path) -> Path:
 
 
 def as_json(report: dict[str, Any]) -> str:
-    return msgspec.json.format(msgspec.json.encode(report), indent=2).decode()
+    return shown_in_json(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
 
 
 def text_of(path: Path | str) -> str:
@@ -42,7 +43,8 @@ def trained_roles(folder: Folder) -> tuple[str, ...]:
 
 def roles_of(start: Start) -> tuple[str, ...]:
     roles = start.config.get("trained_roles")
-    return tuple(map(str, roles)) if isinstance(roles, list) and roles else TRAINED
+    known = tuple(role for role in TRAINED if role in roles) if isinstance(roles, list) else ()
+    return known or TRAINED
 
 
 def point_of(name: PointName) -> dict[str, int]:

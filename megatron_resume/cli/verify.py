@@ -22,8 +22,9 @@ from megatron_resume.checkpoint.model_files import (
 from megatron_resume.checkpoint.records import Manifest, ModelFile, Receipt, read
 from megatron_resume.errors import DamagedError
 from megatron_resume.resume.choose import head, live_line
+from megatron_resume.shown import shown_in_line
 
-from .terminal import SHOWN, console, reading, shown, table
+from .terminal import SHOWN, console, reading, table
 from .values import as_json, point_of, root_of, text_of
 from .verified import Verified
 
@@ -228,9 +229,9 @@ def _print(report: dict[str, Any]) -> None:
     out.print(_table_of_points(report["points"]))
     for point in report["points"]:
         for problem in point["problems"]:
-            out.print(f"damaged: {PointName(point['iteration'], point['attempt'])}: {shown(problem)}")
+            out.print(f"damaged: {PointName(point['iteration'], point['attempt'])}: {shown_in_line(problem)}")
     for remark in report["remarks"]:
-        out.print(f"note: {shown(remark)}")
+        out.print(f"note: {shown_in_line(remark)}")
     for line in _summary(report):
         out.print(line)
     out.print(f"{report['whole']:,} committed points are whole, {report['damaged']:,} are damaged", style="bold")

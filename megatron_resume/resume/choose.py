@@ -9,6 +9,7 @@ from ..checkpoint.folder import Folder, ResumePoint
 from ..checkpoint.layout import PointName
 from ..checkpoint.records import Launch, Request, Start
 from ..errors import DamagedError, MismatchError
+from ..shown import shown_in_line
 
 
 class PassedOver(msgspec.Struct, frozen=True):
@@ -18,7 +19,7 @@ class PassedOver(msgspec.Struct, frozen=True):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.point} was passed over: {self.reason}"
+        return f"{self.point} was passed over: {shown_in_line(self.reason)}"
 
 
 class Fresh(msgspec.Struct, frozen=True):

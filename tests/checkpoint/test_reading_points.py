@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.checkpoint.layout import COMMITTED, DATA, PointName, point_path
-from megatron_resume.checkpoint.records import MAX_BYTES
+from megatron_resume.checkpoint.records import Manifest
 from megatron_resume.errors import ConfigError, DamagedError
 from megatron_resume.resume.choose import Resume
 
@@ -66,7 +66,7 @@ DAMAGES: dict[str, tuple[Callable[[JobOnDisk], object], str]] = {
         "COMMITTED is damaged",
     ),
     "manifest of absurd size": (
-        lambda job: os.truncate(point(job) / COMMITTED, MAX_BYTES + 1),
+        lambda job: os.truncate(point(job) / COMMITTED, Manifest.max_bytes + 1),
         "none of our records",
     ),
     "later version": (lambda job: rewrite(point(job) / COMMITTED, version=2), "has version 2"),
@@ -76,7 +76,7 @@ DAMAGES: dict[str, tuple[Callable[[JobOnDisk], object], str]] = {
     ),
     "manifest names a way out": (
         lambda job: rewrite(point(job) / COMMITTED, files={"../../etc": {"size": 1, "sha256": ""}, **named(job)}),
-        "no plain file of the point",
+        "which is no file of a point",
     ),
     "manifest leaves the receipt out": (
         lambda job: rewrite(point(job) / COMMITTED, files={DATA: named(job)[DATA]}),
@@ -86,7 +86,7 @@ DAMAGES: dict[str, tuple[Callable[[JobOnDisk], object], str]] = {
         lambda job: flip_last_bit(point(job) / "policy.json"),
         "other bytes than were committed",
     ),
-    "receipt missing": (lambda job: (point(job) / "value.json").unlink(), "cannot be read"),
+    "receipt missing": (lambda job: (point(job) / "value.json").unlink(), "value.json is missing"),
     "data longer": (lambda job: os.truncate(point(job) / DATA, 10_000), "other bytes than were committed"),
     "model missing": (lambda job: shutil.rmtree(job.model("value", 4)), "is missing"),
     "shard missing": (lambda job: (job.model("value", 4) / "__0_0.distcp").unlink(), "cannot be read"),

@@ -14,7 +14,7 @@ V1 = Path(__file__).parent / "v1"
 OLDER_POINT_AND_REASON = {
     "torn_manifest": "COMMITTED is damaged",
     "manifest_of_version_2": "has version 2; this release reads version 1",
-    "receipt_missing": "value.json cannot be read",
+    "receipt_missing": "value.json is missing",
     "data_changed": "data.json holds other bytes than were committed",
     "shard_missing": "__0_0.distcp cannot be read",
     "shard_changed": "were saved",

@@ -397,17 +397,17 @@ def fails_in_the_second_episode():
     Job._episode = episode
 
 
-def events_find_the_disk_full():
-    """The one file of its kind: a link to a device on which nothing fits."""
+def events_cannot_be_written():
+    """In the place of the one file of its kind stands a FIFO, on whose reader one could wait for ever."""
     from megatron_resume.adapter import life
 
     begin = life.begin
 
-    def begin_on_a_full_disk(path):
-        path.symlink_to("/dev/full")
+    def begin_with_a_fifo(path):
+        os.mkfifo(path)
         begin(path)
 
-    life.begin = begin_on_a_full_disk
+    life.begin = begin_with_a_fifo
 
 
 def does_not_look_for_checkpoints():
