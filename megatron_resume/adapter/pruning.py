@@ -42,7 +42,7 @@ class Pruning(msgspec.Struct):
         for removed in remove(self.root, names, self._save_of, attempt=self.attempt, models=self.models):
             _tell(removed)
         if not self.looked_back:
-            for removed in finish(self.root, self._save_of, models=self.models):
+            for removed in finish(self.root, self._save_of, attempt=self.attempt, models=self.models):
                 _tell(removed)
             self.looked_back = True
 

@@ -58,18 +58,28 @@ def remove(root: Path, names: Iterable[PointName], save_of: SaveOf, *, attempt: 
             continue  # another process of the job was quicker
         crash_point("prune.hidden")
         # After the point vanished: a start looks for its point after it can be seen, so one of the two sees the other.
-        newer = newer_than(root, attempt)
-        if newer is not None:
+        try:
+            _check_newest(root, attempt)
+        except RejoinError:
             move(_hidden_path(root, name), point_path(root, name))
-            raise RejoinError(f"attempt {newer} began; what it may continue from is left where it is")
-        yield _clear(root, name, save_of, models=models)
+            raise
+        yield _clear(root, name, save_of, attempt=attempt, models=models)
 
 
-def finish(root: Path, save_of: SaveOf, *, models: bool) -> Iterator[Removed]:
-    """Finish what earlier removals left; with `models`, also the models that they had been told to keep."""
+def finish(root: Path, save_of: SaveOf, *, attempt: int, models: bool) -> Iterator[Removed]:
+    """Finish what earlier removals left; with `models`, also the models that they had been told to keep.
+
+    Raises as `remove` does.
+    """
     for name in hidden(root):
         if models or os.path.lexists(_hidden_path(root, name) / COMMITTED):
-            yield _clear(root, name, save_of, models=models)
+            yield _clear(root, name, save_of, attempt=attempt, models=models)
+
+
+def _check_newest(root: Path, attempt: int) -> None:
+    newer = newer_than(root, attempt)
+    if newer is not None:
+        raise RejoinError(f"attempt {newer} began; what it may continue from is left where it is")
 
 
 def hidden(root: Path) -> list[PointName]:
@@ -85,7 +95,7 @@ def _hidden_path(root: Path, name: PointName) -> Path:
     return root / PRUNED / name.folder
 
 
-def _clear(root: Path, name: PointName, save_of: SaveOf, *, models: bool) -> Removed:
+def _clear(root: Path, name: PointName, save_of: SaveOf, *, attempt: int, models: bool) -> Removed:
     """Delete what a hidden point consists of, and last what says that it is not finished."""
     path = _hidden_path(root, name)
     receipts, left, freed = _receipts(path), list[str](), 0
@@ -97,7 +107,9 @@ def _clear(root: Path, name: PointName, save_of: SaveOf, *, models: bool) -> Rem
         crash_point("prune.model", receipt.role)
     _delete(path, {DATA, ARRAYS})
     # Its name says that models of this iteration are the job's: a start over has to move them aside.
-    if not any(os.path.lexists(save_of(receipt) / model_folder(name.iteration)) for receipt in receipts):
+    has_model = any(os.path.lexists(save_of(receipt) / model_folder(name.iteration)) for receipt in receipts)
+    _check_newest(root, attempt)  # only now: a newer one takes our way to the models away, and none would be seen
+    if not has_model:
         files = {receipt_file(receipt.role) for receipt in receipts}
         _delete(root / DIGESTS / name.folder, files)
         _delete(path, files)
@@ -140,8 +152,10 @@ def _delete(folder: Path, files: Container[str]) -> int:
     for directory, _, names in os.walk(folder, topdown=False):
         for path in (Path(directory, name) for name in names):
             if path.relative_to(folder).as_posix() in files or _is_torn(path):
-                freed += path.lstat().st_size
-                path.unlink()
+                with suppress(FileNotFoundError):  # another process of the job was quicker
+                    size = path.lstat().st_size
+                    path.unlink()
+                    freed += size
         with suppress(OSError):  # somebody else's files are in it
             os.rmdir(directory)
     fsync(folder.parent)

@@ -58,8 +58,9 @@ def _remove(folder: Folder, names: list[PointName], *, models: bool) -> Iterable
     def save_of(receipt: Receipt) -> Path:
         return save_folder(root, receipt)
 
-    yield from remove(root, names, save_of, attempt=max(folder.starts, default=0), models=models)
-    yield from finish(root, save_of, models=models)
+    attempt = max(folder.starts, default=0)
+    yield from remove(root, names, save_of, attempt=attempt, models=models)
+    yield from finish(root, save_of, attempt=attempt, models=models)
 
 
 def _model_bytes(folder: Folder, name: PointName) -> int:

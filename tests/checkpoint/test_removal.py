@@ -48,7 +48,7 @@ def remove_points(job: JobOnDisk, *iterations: int, models: bool = True, attempt
 
 
 def finish_all(job: JobOnDisk, *, models: bool = True) -> list[Removed]:
-    return list(finish(job.root, lambda r: save_of(job, r), models=models))
+    return list(finish(job.root, lambda r: save_of(job, r), attempt=1, models=models))
 
 
 def left_of(job: JobOnDisk, iteration: int) -> list[str]:
@@ -157,3 +157,19 @@ def test_a_start_that_asks_for_a_removed_point_is_told_so(job: JobOnDisk) -> Non
     outcome = job.choose()
     assert isinstance(outcome, Refused)
     assert "retention removed it" in str(outcome.passed_over[0])
+
+
+def test_an_attempt_that_loses_its_way_to_the_models_does_not_forget_whose_they_are(job: JobOnDisk) -> None:
+    """A newer one began, and took its name for the save folder away, while it removed a point."""
+    lost = job.base / "no longer there"
+    name = PointName(2, 1)
+    steps = remove(job.root, [name], lambda r: begin_another(job) or lost, attempt=1, models=False)
+    with pytest.raises(RejoinError, match="attempt 2 began"):
+        list(steps)
+    assert job.model("policy", 2).exists()
+    assert 2 in leftovers.iterations_of_job(job.root)
+
+
+def begin_another(job: JobOnDisk) -> None:
+    if len(job.folder().starts) == 1:
+        job.attempt(PointName(6, 1))
