@@ -6,10 +6,13 @@ take the newest whole point, dead writers change nothing, requests count once, r
 
 import json
 import os
+import random
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import pytest
@@ -49,7 +52,7 @@ class Protocol(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(Path(tempfile.mkdtemp(prefix="protocol", dir=IN_MEMORY)))
+        self.world = World(folder_without_digits())
         self.world.__enter__()
         self.one_job_per_role = False
         self.settled = False
@@ -447,7 +450,7 @@ class Protocol(RuleBasedStateMachine):
         if kind == "delete":
             file.unlink()
         elif kind == "cut":
-            self.world.overwrite(file, data[: other % (len(data) or 1)])
+            self.world.overwrite(file, data[: other % (len(data.rstrip()) or 1)])  # a last newline says nothing
         elif kind == "flip":
             self.world.overwrite(file, flipped(data, other % (len(data) or 1)))
         elif kind == "swap":
@@ -581,6 +584,16 @@ class Protocol(RuleBasedStateMachine):
                 place = (process.attempt, role)
                 assert place not in held, f"{place} is held twice"
                 held.add(place)
+
+
+def folder_without_digits() -> Path:
+    """A new folder. Its name stands in records, where a digit of it would be one that a rule may change."""
+    base = Path(IN_MEMORY or tempfile.gettempdir())
+    while True:
+        path = base / f"protocol_{''.join(random.choices(ascii_lowercase, k=12))}"
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            return path
 
 
 def in_step(every: list[Process]) -> None:
