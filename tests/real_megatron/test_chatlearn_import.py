@@ -45,7 +45,7 @@ def gone_over(interrupted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 def test_it_goes_on_at_chatlearns_next_episode_and_samples(gone_over: Run) -> None:
     line = gone_over.starts[0].line("resumes from")
-    assert f"attempt 2 resumes from {FIRST} (next episode 1, 16 samples consumed)" in line
+    assert f"attempt 2 resumes from {FIRST} (next episode 1, 16 samples consumed, " in line
 
 
 def test_all_prompts_iterations_and_learning_rates_are_those_of_the_undisturbed_run(
