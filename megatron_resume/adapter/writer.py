@@ -140,8 +140,15 @@ class Writer:
         )
         self._failed.clear()
         life.tell(Committed(iteration=save.name.iteration, lag_s=round(lag_s, 3), bytes=size))
+        self._act_on(save.name)
+
+    def _act_on(self, committed: PointName) -> None:
+        """Whatever goes wrong here, the point is committed."""
         for action in self._after_commit:
-            action(save.name)
+            try:
+                action(committed)
+            except Exception:
+                logger.exception("%s is committed, but what follows a commit failed", committed)
 
     def _warn_of_older_than(self, save: FinishedSave) -> None:
         for name in [name for name in self._incomplete if name < save.name]:

@@ -226,6 +226,9 @@ def _was_moved(task: Task) -> bool:
 
 def _print(report: dict[str, Any]) -> None:
     out = console()
+    if not report["points"]:
+        out.print("No point is committed here. megatron-resume explain says what a start would do.", style="bold")
+        return
     out.print(_table_of_points(report["points"]))
     for point in report["points"]:
         for problem in point["problems"]:
@@ -234,11 +237,11 @@ def _print(report: dict[str, Any]) -> None:
         out.print(f"note: {shown_in_line(remark)}")
     for line in _summary(report):
         out.print(line)
-    out.print(f"{report['whole']:,} committed points are whole, {report['damaged']:,} are damaged", style="bold")
+    out.print(f"committed points: {report['whole']:,} whole, {report['damaged']:,} damaged", style="bold")
 
 
 def _table_of_points(points: list[dict[str, Any]]) -> "Table":
-    made = table("iteration", "attempt", "line", "", "vouched for by size and time only", title="committed points")
+    made = table("iteration", "attempt", "line", "state", "vouched for by size and time only", title="committed points")
     for point in points[:SHOWN]:
         verdict = "whole" if point["whole"] else "damaged"
         by_time = len(point["by_size_and_time_only"])

@@ -216,3 +216,19 @@ def test_a_large_model_file_may_be_copied_with_its_time(job: JobOnDisk, monkeypa
     assert job.point(PointName(2, 1)).models["policy"] == Path(job.model("policy", 2))
     os.utime(shard, ns=(time, time + 1))
     assert "was written to since it was saved" in str(job.choose().reason) + str(job.choose().passed_over)
+
+
+def test_what_fails_after_a_commit_is_said_and_does_not_count_against_the_point(
+    job: JobOnDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[PointName] = []
+
+    def fail(committed: PointName) -> None:
+        raise RuntimeError("no reason")
+
+    made = Writer(job.root, job.roles, stop_if_superseded=lambda: None, after_commit=[fail, done.append])
+    save_both(job, made, 2)
+    made.wait()
+    made.check(limit=1)
+    assert done == [PointName(2, 1)]
+    assert "is committed, but what follows a commit failed" in caplog.text
