@@ -1,0 +1,1 @@
+"""The order of prompts, and where they come from."""
