@@ -19,7 +19,7 @@ from .lines import ContentDigest, Lines, Offsets, Progress, scan
 HEADER_BYTES = 4096
 FORMAT = 1
 NUMBER = np.dtype("<u8")
-CHECKED = 1 << 16  # numbers at a time
+CHECKED = 1 << 14  # numbers at a time
 
 
 class BadIndex(ValueError):
@@ -130,12 +130,7 @@ def open_index(path: Path, source: Source) -> LineIndex:
         BadIndex: It is damaged, of another file, or of another state of this one.
     """
     header, numbers = _map(path, source)
-    digest = hashlib.sha256()
-    for at in range(0, len(numbers), CHECKED):
-        digest.update(numbers[at : at + CHECKED])
-    if digest.hexdigest() != header.numbers:
-        raise BadIndex("its numbers are not those that were written")
-    _check_order(numbers[: header.rows], source.size)
+    _check(path, header)
     return LineIndex(header, numbers, path)
 
 
@@ -169,12 +164,28 @@ def _decode(data: bytes) -> Header:
         raise BadIndex(f"its header is damaged: {error}") from error
 
 
-def _check_order(starts: Offsets, size: int) -> None:
-    """Offsets that ascend and lie in the file cannot make a reader run wild, whoever wrote them."""
-    for at in range(0, len(starts), CHECKED):
-        some = starts[at : at + CHECKED + 1]
-        if some[-1] >= size or (some[1:] <= some[:-1]).any():
-            raise BadIndex("its offsets do not ascend within the file")
+def _check(path: Path, header: Header) -> None:
+    """Compare the digest; and offsets that ascend within the file cannot make a reader run wild, whoever wrote them.
+
+    The numbers are read, since all that is looked at in a mapping counts as memory of this process.
+    """
+    digest, last, left = hashlib.sha256(), -1, header.rows
+    with open_plain(path) as file:
+        file.seek(HEADER_BYTES)
+        while data := file.read(CHECKED * NUMBER.itemsize):
+            digest.update(data)
+            starts = np.frombuffer(data, NUMBER)[:left]
+            left -= len(starts)
+            if len(starts):
+                _check_order(starts, last, header.source.size)
+                last = int(starts[-1])
+    if digest.hexdigest() != header.numbers:
+        raise BadIndex("its numbers are not those that were written")
+
+
+def _check_order(starts: Offsets, last: int, size: int) -> None:
+    if starts[0] <= last or starts[-1] >= size or (starts[1:] <= starts[:-1]).any():
+        raise BadIndex("its offsets do not ascend within the file")
 
 
 def _restored(header: Header, numbers: bytes) -> LineIndex:
