@@ -80,7 +80,7 @@ def state_of(name: str, state: Any, data_rank: int, data_ranks: int) -> Any:
 
 def reshards(obj: Any, state: Any, data_ranks: int) -> bool:
     """Whether `obj` can go on from the job's consumed samples where its state is of another number of ranks."""
-    module = sys.modules.get("megatron_resume.data.rank_batches")
+    module = sys.modules.get("megatron_resume.data.batches")
     if module is None or not is_of_ranks(state) or len(state[TAG]) == data_ranks:
         return False
     return isinstance(getattr(obj, "batch_sampler", None), module.RankBatches)

@@ -109,7 +109,7 @@ class Tracked(msgspec.Struct):
         state, obj = states[name], self.objects[name]
         if name in self.per_rank:
             if loaders.reshards(obj, state, ranks.data_parallel()[1]):
-                obj.batch_sampler.sampler.seek(consumed_samples)
+                obj.batch_sampler.load_state_dict({"consumed_samples": consumed_samples})
                 return f"the loader was of {len(state[loaders.TAG])} ranks: its EpisodeSampler goes on without it"
             state = loaders.state_of(name, state, *ranks.data_parallel())
         elif loaders.is_of_ranks(state):
