@@ -69,7 +69,7 @@ def packed(saved: Saved) -> dict[str, Any]:
         datasets=saved.contents,
         described=saved.described,
     )
-    found: dict[str, Any] = msgspec.to_builtins(state, builtin_types=())
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(state))  # lists instead of tuples
     return found
 
 
