@@ -30,7 +30,6 @@ class DatasetChange(msgspec.Struct, frozen=True):
 
 def change_between(then: Order, now: Order, found: tuple[Difference, ...], at: int) -> DatasetChange:
     """What going over from `then` to `now` at position `at` does to the epochs that are under way."""
-    at = max(at, then.last.at)
     standings = list(zip(then.standing(at), now.standing(at), strict=False))  # datasets that are new have no epoch
     return DatasetChange(
         at,

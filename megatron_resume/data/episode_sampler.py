@@ -163,7 +163,7 @@ class EpisodeSampler:
         if on_dataset_change not in ON_DATASET_CHANGE:
             raise ConfigError(f"on_dataset_change is {on_dataset_change!r}; give one of {', '.join(ON_DATASET_CHANGE)}")
         saved = unpacked(state)
-        at = max(saved.consumed_samples, saved.order.last.at)
+        at = max(saved.consumed_samples, saved.order.last.at)  # a job that went back keeps what it had recorded
         found = differences(saved.fingerprint, self._fingerprint(saved.order.setup.sizes), saved.order, at)
         if found and (on_dataset_change == "refuse" or any(one.why_not for one in found)):
             raise refusal(found, saved.consumed_samples)

@@ -82,12 +82,11 @@ class Order:
         return self.last.setup
 
     def changed(self, setup: Setup, at: int) -> "Order":
-        """The order that becomes one of `setup` at position `at`, or at its last change if that is later.
+        """The order that becomes one of `setup` at position `at`, which is not before its last change.
 
         Raises:
             ValueError: It is not possible, as `__init__` says.
         """
-        at = max(at, self.last.at)
         kept = tuple(change for change in self.history if change.at < at)
         if kept and kept[-1].setup == setup:
             return Order(self.rules, kept)

@@ -247,6 +247,16 @@ def test_a_job_that_went_back_behind_a_change_keeps_it() -> None:
     assert again.take(300).tolist() == job.take(300).tolist()
 
 
+def test_a_job_that_went_back_behind_a_change_records_the_next_after_it() -> None:
+    job = sampler(LONGER)
+    job.load_state_dict(sampler(OLD, at=42).state_dict(), on_dataset_change="append")
+    job.seek(10)
+    longest = sampler(Rows("math.jsonl", texts(150)))
+    assert longest.load_state_dict(job.state_dict(), on_dataset_change="append").at == 42
+    assert longest.state_dict()["changes"] == [{"at": 42, "sizes": [150]}]
+    assert longest.consumed_samples == 10
+
+
 def test_a_sampler_can_load_one_state_after_another() -> None:
     job = sampler(LONGER)
     for at in (42, 7):

@@ -92,8 +92,17 @@ def test_iterating_gives_the_same_and_moves(size: int, start: int, count: int) -
     assert sampler.consumed_samples == start + count
 
 
+@given(moves=st.lists(st.tuples(st.integers(0, 30_000), st.integers(0, 3_000)), max_size=5))
+@settings(deadline=None)
+def test_seeking_back_and_forth_takes_what_is_there(moves: list[tuple[int, int]]) -> None:
+    sampler = EpisodeSampler(10**9, samples_per_episode=100)
+    for start, count in moves:
+        sampler.seek(start)
+        assert sampler.take(count).tolist() == sampler.positions(start, count).tolist()
+
+
 def test_iterating_goes_on_where_the_sampler_was_moved_to() -> None:
-    sampler = EpisodeSampler([5, 9], samples_per_episode=10)
+    sampler = EpisodeSampler([500, 10**6], samples_per_episode=10)
     rows = iter(sampler)
     next(rows)
     sampler.seek(40)
