@@ -95,6 +95,15 @@ def test_the_state_of_the_batches_goes_on_after_those_that_were_drawn(drawn: int
     assert next(iter(restored)).tolist() == next(iter(again.for_rank(0, later, 3))).tolist()
 
 
+def test_the_state_of_an_iteration_that_begins_is_where_it_begins() -> None:
+    sampler = EpisodeSampler(100, samples_per_episode=50)
+    batches = sampler.for_rank(0, 1, 4)
+    next(iter(batches))
+    sampler.seek(20)
+    iter(batches)
+    assert batches.state_dict() == {"consumed_samples": 20}
+
+
 def test_a_restored_position_holds_for_one_iteration() -> None:
     sampler = EpisodeSampler(100, samples_per_episode=50, shuffle=False)
     batches = sampler.for_rank(0, 1, 2)
