@@ -59,10 +59,10 @@ class RankBatches:
         begin, end = self.rank * self.micro_batch_size, (self.rank + 1) * self.micro_batch_size
         while True:
             _, episode_end = order.episode(position)
-            for position in range(position, episode_end - size + 1, size):
+            while position + size <= episode_end:
                 self._drawn = position + size
                 yield window.read(position, size)[begin:end]
-            position = max(position, self._drawn or 0)
+                position += size
             if position < episode_end:
                 self._drawn = episode_end
                 yield self._share(window.read(position, episode_end - position))

@@ -28,10 +28,10 @@ class Stretch(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Where an ordinal is: the next sample is number `index` of the epoch `epoch`."""
+    """Where an ordinal is: `done` samples of the epoch number `epoch` came before it."""
 
     epoch: int
-    index: int
+    done: int
     rows: int
     length: int
 
@@ -48,8 +48,8 @@ class Epochs:
 
     def standing(self, ordinal: int) -> Standing:
         stretch = self._stretch(ordinal)
-        epoch, index = divmod(ordinal - stretch.first, stretch.length)
-        return Standing(stretch.epoch + epoch, index, stretch.rows, stretch.length)
+        epoch, done = divmod(ordinal - stretch.first, stretch.length)
+        return Standing(stretch.epoch + epoch, done, stretch.rows, stretch.length)
 
     def grow(self, ordinal: int, *, rows: int, length: int) -> None:
         """From the first epoch that begins at `ordinal` or later, choose from `rows` rows; what was to come is void."""

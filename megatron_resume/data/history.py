@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from .epochs import Epochs, Standing
 from .mixture import Mixture
-from .numbers import MAX_NUMBER
 from .permutation import BLOCK, Indices
 from .weights import MAX_CYCLE, shares, slots_of
 
@@ -83,13 +82,14 @@ class Order:
         return self.last.setup
 
     def changed(self, setup: Setup, at: int) -> "Order":
-        """The order that becomes one of `setup` at position `at`, or at its last change if that is later.
+        """The order that becomes one of `setup` at position `at`, which is not before its last change.
 
         Raises:
             ValueError: It is not possible, as `__init__` says.
         """
-        at = max(at, self.last.at)
         kept = tuple(change for change in self.history if change.at < at)
+        if kept and kept[-1].setup == setup:
+            return Order(self.rules, kept)
         return Order(self.rules, (*kept, Change(at, setup)))
 
     def positions(self, start: int, count: int) -> tuple[NDArray[np.uint16], Indices]:
@@ -203,9 +203,3 @@ def unchangeable(order: Order, then: Setup, change: Change) -> str:
                 f"at sample {change.at - begins:,} of {then.samples_per_episode:,}"
             )
     return unfit(order.rules, now)
-
-
-def beyond(setup: Setup) -> bool:
-    """Whether a number of it is out of the range that orders are made for."""
-    numbers = (*setup.sizes, setup.samples_per_episode)
-    return not all(1 <= number < MAX_NUMBER for number in numbers)

@@ -13,6 +13,8 @@ def whole(name: str, value: object, *, least: int, below: int = MAX_NUMBER) -> i
     Raises:
         ConfigError: It is no whole number from `least` to before `below`.
     """
+    if type(value) is int and least <= value < below:
+        return value  # asked at every batch
     try:
         number = operator.index(value)  # type: ignore[arg-type]  # raises for what is not
     except TypeError:
