@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 GROUP = "resume"
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+MAX_DIGITS = 20  # of a number; longer ones are refused as text
 NONE = ("", "none", "null", "~")  # ChatLearn writes Python's None into its YAML
 
 
@@ -246,7 +247,7 @@ def _from_text(key: str, text: str) -> object:
         return BOOLEANS.get(text.lower(), text)
     if kind is tuple:
         return tuple(name.strip() for name in text.strip("[]").split(",") if name.strip())
-    if kind is int and text.lstrip("+-").isdecimal():
+    if kind is int and text.lstrip("+-").isdecimal() and len(text) <= MAX_DIGITS:
         return int(text)
     return text
 

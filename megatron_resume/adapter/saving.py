@@ -185,8 +185,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     if current.save_folders.get(role, session.resolved(args.save)) != session.resolved(args.save):
         return None  # an extra copy elsewhere, such as the best so far
     current.open()
-    if current.lease_keeper is not None:
-        current.lease_keeper.check()
+    problem = _look_for_newer_attempt(current)
     if _saves.writer is not None:
         _saves.writer.check(current.config.max_uncommitted_saves)
     current.saves += 1
@@ -197,7 +196,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         return _already_saved(role, iteration)
     current.hold(role, args)
     save_folders.clear_before_save(current, role, iteration)
-    problem = _open_point(current, iteration)
+    problem = problem or _open_point(current, iteration)
     states = _gather_states(current, role, iteration)
     save = Save(role, iteration, finished=None)
     if _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
@@ -208,6 +207,16 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     _saves.begun = save
     crash_point("save.begin", role)
     return save
+
+
+def _look_for_newer_attempt(current: Session) -> str | None:
+    """On rank 0; raises RejoinError where one began. Returns why nobody can tell: training goes on."""
+    try:
+        if current.lease_keeper is not None:
+            current.lease_keeper.check()
+    except OSError as error:
+        return f"{current.root} cannot be read: {error.strerror}"
+    return None
 
 
 def _is_not_a_resume_point(args: Any, called_with: dict[str, Any]) -> bool:

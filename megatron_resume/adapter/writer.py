@@ -74,6 +74,8 @@ class Writer:
 
     def check(self, limit: int) -> None:
         """Raises UncommittedError when the last `limit` points or more came to nothing."""
+        if len(self._failed) >= limit:
+            self._forget_failures_before_other_commits()
         failed = dict(self._failed)
         if len(failed) >= limit:
             last, reason = list(failed.items())[-1]
@@ -82,6 +84,17 @@ class Writer:
                 f"{last} because: {reason}. The next failure would cost all that work: repair what is named here and "
                 "start again, or allow more with --max-uncommitted-saves"
             )
+
+    def _forget_failures_before_other_commits(self) -> None:
+        """In a job per role, points are also committed by the other role's process."""
+        known = {*list(self._failed), *list(self._incomplete)}
+        committed = [name for name in known if commit.is_committed(point_path(self.root, name))]
+        self._forget_failures_until(max(committed, default=None))
+
+    def _forget_failures_until(self, committed: PointName | None) -> None:
+        for name in list(self._failed):
+            if committed is not None and name <= committed:
+                self._failed.pop(name, None)
 
     def wait(self) -> None:
         """Return when everything enqueued is written, or was given up with a warning."""
@@ -129,7 +142,7 @@ class Writer:
             self._failed[save.name] = "; ".join(differing)
             return
         self._stop_if_superseded()
-        commit.commit(point, save.name, nonce=save.nonce, roles=self.roles)
+        self._commit(save)
         lag_s, size = time.monotonic() - since, commit.model_bytes(point, self.roles)
         logger.info(
             "committed %s (%s, %.1f MB; next episode %d, %d samples consumed) %.2f s after the save",
@@ -144,6 +157,16 @@ class Writer:
         life.tell(Committed(iteration=save.name.iteration, lag_s=round(lag_s, 3), bytes=size))
         self._act_on(save.name)
 
+    def _commit(self, save: FinishedSave) -> None:
+        point = point_path(self.root, save.name)
+        try:
+            commit.commit(point, save.name, nonce=save.nonce, roles=self.roles)
+        except OSError as error:
+            if not commit.is_committed(point):
+                raise
+            # Its content was fsynced before it got its name; readers see it, so the job goes on from it.
+            logger.warning("%s is committed, but may not outlive a power cut: %s", save.name, _with_path(error, point))
+
     def _act_on(self, committed: PointName) -> None:
         """Whatever goes wrong here, the point is committed."""
         for action in self._after_commit:
@@ -156,14 +179,17 @@ class Writer:
         for name in [name for name in self._incomplete if name < save.name]:
             if commit.is_committed(point_path(self.root, name)):  # by the other role's process
                 del self._incomplete[name]
+                self._forget_failures_until(name)
                 continue
+            missing = ", ".join(self._incomplete.pop(name))
+            self._failed[name] = f"{missing} not saved at that iteration"
             logger.warning(
                 "%s was not committed when %s of iteration %d was saved: %s not saved at that iteration. All of %s "
                 "must be saved at the same iterations (a job of one role alone: --trained-roles %s)",
                 name,
                 save.role,
                 save.name.iteration,
-                ", ".join(self._incomplete.pop(name)),
+                missing,
                 ", ".join(self.roles),
                 save.role,
             )

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,7 +47,8 @@ def write_new(path: Path, data: bytes) -> None:
 def replace(path: Path, data: bytes) -> None:
     """Create or replace `path`, durable when this returns."""
     temporary = _write_temporary(path, data)
-    os.replace(temporary, path)
+    with _removed_on_failure(temporary):
+        os.replace(temporary, path)
     crash_point("write.named", path.name)
     fsync(path.parent)
     crash_point("write.end", path.name)
@@ -83,7 +84,7 @@ def move(source: Path, target: Path) -> None:
 def _write_temporary(path: Path, data: bytes) -> Path:
     crash_point("write.begin", path.name)
     temporary = _temporary(path)
-    with open(temporary, "xb") as file:
+    with _removed_on_failure(temporary), open(temporary, "xb") as file:
         file.write(data)
         file.flush()
         crash_point("write.written", path.name)
@@ -94,3 +95,14 @@ def _write_temporary(path: Path, data: bytes) -> Path:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    """A full disk must not fill up with what could not be written to it."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            path.unlink()
+        raise

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import msgspec
 
@@ -17,7 +17,7 @@ from ..errors import ConfigError, DamagedError, MismatchError
 from ..shown import shown_in_line
 from . import imported, plain_pickle
 from .layout import TRACKER, PointName, parse_model
-from .records import Count, Moment, read_bytes
+from .records import MAX_NUMBER, Count, Moment, read_bytes
 
 META = "meta.pkl"
 MAX_META_BYTES = 64 << 10  # ChatLearn's have about 120
@@ -30,7 +30,7 @@ _STEP = re.compile(r"replica(0|[1-9][0-9]{0,5})_step(0|[1-9][0-9]{0,11})")
 class ReplicaMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one replica's `meta.pkl` says."""
 
-    episode: Count  # the last one that was done, counted from 0
+    episode: Annotated[int, msgspec.Meta(ge=0, lt=MAX_NUMBER - 1)]  # the last one that was done, counted from 0
     train_iteration: Count
     consumed_samples: Count  # over all replicas
     sample_per_episode: Count
@@ -183,7 +183,7 @@ class _Choice:
     def _agreed(self, number: int) -> ReplicaMeta:
         metas = {replica: self._meta(replica, number) for replica in sorted(self.data.numbers[number])}
         first, *others = metas.values()
-        if any(other != first for other in others):
+        if any(repr(other) != repr(first) for other in others):  # NaN equals itself
             self._refuse(DamagedError, f"the replicas of step {number} disagree:\n{_table(metas)}", but=number)
         if first.train_iteration != number:
             what = f"{META} of step {number} is of train_iteration {first.train_iteration}"
@@ -192,6 +192,8 @@ class _Choice:
 
     def _meta(self, replica: int, number: int) -> ReplicaMeta:
         path = self.data.path / f"replica{replica}_step{number}" / META
+        if path.parent.is_symlink():
+            self._refuse(DamagedError, f"{path.parent} is a link; copy the folder itself there", but=number)
         try:
             return msgspec.convert(plain_pickle.load(read_bytes(path, MAX_META_BYTES), path), ReplicaMeta)
         except msgspec.ValidationError as error:

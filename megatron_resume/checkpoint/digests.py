@@ -1,6 +1,7 @@
 """Digests of large model files: computed after the commit, kept beside the points, and used where time cannot tell."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -67,7 +68,7 @@ def read_digests(root: Path, receipt: Receipt) -> ModelDigests | None:
         DamagedError: It cannot be read, or belongs to another model.
     """
     path = digests_path(root, PointName(receipt.iteration, receipt.attempt), receipt.role)
-    if not path.exists():
+    if not os.path.lexists(path):  # unlike Path.exists, it says no where the folder may not be entered
         return None
     found = read(path, ModelDigests)
     of = (found.role, found.iteration, found.attempt, found.nonce)

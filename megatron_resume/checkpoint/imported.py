@@ -90,9 +90,11 @@ def _first_attempt(root: Path) -> int:
 
 def _recorded(model: Path) -> tuple[str, tuple[ModelFile, ...]]:
     """Format and files of a model checkpoint, made durable."""
-    links = list(_odd(model))
-    if links:
-        raise DamagedError(f"{links[0]} is no plain file; copy the model (cp -aL) and name the copy")
+    for path in _odd(model):
+        raise DamagedError(f"{path} is no plain file; copy the model (cp -aL) and name the copy")
+    for path in model.rglob("*"):
+        if not is_utf8(str(path)):
+            raise DamagedError(f"{str(path)!a} has a name that is not UTF-8, in which records are written; rename it")
     kind = _format(model)
     try:
         files = record_files(model)

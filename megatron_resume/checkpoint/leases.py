@@ -1,5 +1,6 @@
 """Leases: which process holds a role of an attempt, and whether it still lives."""
 
+import os
 import time
 from pathlib import Path
 from typing import ClassVar
@@ -50,7 +51,7 @@ def read_lease(root: Path, attempt: int, role: str) -> Lease | None:
     """The lease of `role`; None when its place is free or what stands there cannot be read."""
     path = lease_path(root, attempt, role)
     try:
-        return read(path, Lease) if path.exists() else None
+        return read(path, Lease) if os.path.lexists(path) else None
     except DamagedError:
         return None
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 
 from ..crash import crash_point
-from ..errors import DamagedError, RejoinError
+from ..errors import ConfigError, DamagedError, RejoinError
+from ..roles import TRAINED
 from .atomic import fsync, move
 from .attempts import newer_than
 from .digests import digests_of
-from .folder import find_model
+from .folder import find_model, read_start
 from .layout import (
     ARRAYS,
     COMMITTED,
@@ -49,9 +50,12 @@ def remove(root: Path, names: Iterable[PointName], save_of: SaveOf, *, attempt: 
 
     Raises:
         RejoinError: An attempt newer than `attempt` began; nothing more is removed.
+        ConfigError: `pruned` is a link, by which points would leave the folder.
         OSError: The storage refused; what was begun is finished by the next one.
     """
+    _check_no_link(root)
     for name in names:
+        _clear_the_way(root, name)
         try:
             move(point_path(root, name), _hidden_path(root, name))
         except FileNotFoundError:
@@ -59,7 +63,7 @@ def remove(root: Path, names: Iterable[PointName], save_of: SaveOf, *, attempt: 
         crash_point("prune.hidden")
         # After the point vanished: a start looks for its point after it can be seen, so one of the two sees the other.
         try:
-            _check_newest(root, attempt)
+            check_newest(root, attempt)
         except RejoinError:
             move(_hidden_path(root, name), point_path(root, name))
             raise
@@ -71,15 +75,45 @@ def finish(root: Path, save_of: SaveOf, *, attempt: int, models: bool) -> Iterat
 
     Raises as `remove` does.
     """
-    for name in hidden(root):
-        if models or os.path.lexists(_hidden_path(root, name) / COMMITTED):
-            yield _clear(root, name, save_of, attempt=attempt, models=models)
+    _check_no_link(root)
+    for name in unfinished(root, models=models):
+        yield _clear(root, name, save_of, attempt=attempt, models=models)
 
 
-def _check_newest(root: Path, attempt: int) -> None:
+def unfinished(root: Path, *, models: bool) -> list[PointName]:
+    """What `finish` would finish, in ascending order. A point that somebody restored is none of these."""
+    return [
+        name
+        for name in hidden(root)
+        if not os.path.lexists(point_path(root, name))
+        and (models or os.path.lexists(_hidden_path(root, name) / COMMITTED))
+    ]
+
+
+def hidden_model_bytes(root: Path, name: PointName) -> int:
+    """Size of the models of a removed point, as its receipts have it."""
+    receipts = _receipts(_hidden_path(root, name), name)
+    return sum(record.size for receipt in receipts for record in receipt.files)
+
+
+def check_newest(root: Path, attempt: int) -> None:
+    """Raises RejoinError when an attempt newer than `attempt` began."""
     newer = newer_than(root, attempt)
     if newer is not None:
         raise RejoinError(f"attempt {newer} began; what it may continue from is left where it is")
+
+
+def _check_no_link(root: Path) -> None:
+    if (root / PRUNED).is_symlink():
+        raise ConfigError(f"{root / PRUNED} is a link, by which points would leave the folder; remove it")
+
+
+def _clear_the_way(root: Path, name: PointName) -> None:
+    """A point that was removed once, and restored from a backup, left receipts where it goes now."""
+    path = _hidden_path(root, name)
+    if os.path.lexists(path) and os.path.lexists(point_path(root, name)):
+        receipts = {receipt_file(receipt.role) for receipt in _receipts(path, name)}
+        _delete(path, {DATA, ARRAYS, COMMITTED, *receipts})
 
 
 def hidden(root: Path) -> list[PointName]:
@@ -98,17 +132,18 @@ def _hidden_path(root: Path, name: PointName) -> Path:
 def _clear(root: Path, name: PointName, save_of: SaveOf, *, attempt: int, models: bool) -> Removed:
     """Delete what a hidden point consists of, and last what says that it is not finished."""
     path = _hidden_path(root, name)
-    receipts, left, freed = _receipts(path), list[str](), 0
+    receipts, left, freed = _receipts(path, name), list[str](), 0
+    imported = models and _is_imported(root, name.attempt)
     for receipt in receipts:
         save = save_of(receipt)
-        problem = _take_model(root, save, receipt) if models else None
+        problem = _why_not_ours(save, imported) or _take_model(root, save, receipt) if models else None
         left += [problem] if problem else []
         freed += _delete(save / PRUNED / name.folder, {record.path for record in receipt.files})
         crash_point("prune.model", receipt.role)
     _delete(path, {DATA, ARRAYS})
     # Its name says that models of this iteration are the job's: a start over has to move them aside.
-    has_model = any(os.path.lexists(save_of(receipt) / model_folder(name.iteration)) for receipt in receipts)
-    _check_newest(root, attempt)  # only now: a newer one takes our way to the models away, and none would be seen
+    has_model = any(_may_have_model(save_of(receipt), name.iteration) for receipt in receipts)
+    check_newest(root, attempt)  # only now: a newer one takes our way to the models away, and none would be seen
     if not has_model:
         files = {receipt_file(receipt.role) for receipt in receipts}
         _delete(root / DIGESTS / name.folder, files)
@@ -118,19 +153,39 @@ def _clear(root: Path, name: PointName, save_of: SaveOf, *, attempt: int, models
     return Removed(name, freed, tuple(left))
 
 
-def _receipts(path: Path) -> list[Receipt]:
-    """Those that can be read: what a damaged one vouched for is nobody's to delete."""
+def _receipts(path: Path, name: PointName) -> list[Receipt]:
+    """Those of this point that can be read: what another one vouched for is not to be deleted with it."""
     found = []
-    for file in sorted(path.glob("*.json")):
-        if file.name != DATA:
-            with suppress(DamagedError):
-                found.append(read(file, Receipt))
+    for role in TRAINED:
+        with suppress(DamagedError):
+            receipt = read(path / receipt_file(role), Receipt)
+            if (receipt.role, receipt.iteration, receipt.attempt) == (role, *name):
+                found.append(receipt)
     return found
+
+
+def _is_imported(root: Path, attempt: int) -> bool:
+    try:
+        return "imported" in read_start(root, attempt).config
+    except DamagedError:
+        return False
+
+
+def _why_not_ours(save: Path, imported: bool) -> str | None:
+    if imported:
+        return "it was imported, so another project's job wrote it; delete it by hand"
+    return None if os.path.isdir(save) else f"{save} leads nowhere, as where another role's process has ended"
+
+
+def _may_have_model(save: Path, iteration: int) -> bool:
+    return not os.path.isdir(save) or os.path.lexists(save / model_folder(iteration))
 
 
 def _take_model(root: Path, save: Path, receipt: Receipt) -> str | None:
     """Move the model that was receipted to where it is deleted; why it was left, if something else stands there."""
     target = save / PRUNED / PointName(receipt.iteration, receipt.attempt).folder
+    if target.parent.is_symlink():
+        return f"{target.parent} is a link"
     if os.path.lexists(target):
         return None
     try:

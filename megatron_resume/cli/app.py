@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
 
     text = "print the resume points, the roles, and the outcome that a start would have"
     status = commands.add_parser("status", help=text, description=text)
-    status.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    status.add_argument("directory", type=_named, metavar="DIR", help="the data checkpoint folder of the job")
     status.add_argument("--json", action="store_true", help="print JSON instead of tables")
     status.set_defaults(call=_status)
 
@@ -40,10 +40,17 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _named(text: str) -> Path:
+    """An argument that names a folder: empty, as of a shell variable that is not set, it is not the working folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a folder")
+    return Path(text)
+
+
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     text = "print what a start would do and why: point, line, and each argument that it changes; exits as it would"
     explain = commands.add_parser("explain", help=text, description=text)
-    explain.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    explain.add_argument("directory", type=_named, metavar="DIR", help="the data checkpoint folder of the job")
     explain.add_argument("--role", metavar="ROLE", help="show the arguments of this role only")
     explain.add_argument("--json", action="store_true", help="print JSON instead of tables")
     asked = explain.add_argument_group("requests", "as a start takes them")
@@ -56,10 +63,10 @@ def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     text = "check every committed point, and with --deep the content of every model; exit 65 if one is damaged"
     verify = commands.add_parser("verify", help=text, description=text)
-    verify.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    verify.add_argument("directory", type=_named, metavar="DIR", help="the data checkpoint folder of the job")
     text = "read every model file and compare it with its digest; when interrupted, the next one goes on from there"
     verify.add_argument("--deep", action="store_true", help=text)
-    verify.add_argument("--again", action="store_true", help="with --deep: read also what was found whole before")
+    verify.add_argument("--again", action="store_true", help="with --deep: begin anew after an interruption")
     verify.add_argument("--json", action="store_true", help="print JSON instead of tables")
     verify.set_defaults(call=_verify)
 
@@ -67,7 +74,7 @@ def _add_verify(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_prune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     text = "remove all but the newest resume points of the live line, as --max-data-ckpt-nums does in a job"
     prune = commands.add_parser("prune", help=text, description=text)
-    prune.add_argument("directory", type=Path, metavar="DIR", help="the data checkpoint folder of the job")
+    prune.add_argument("directory", type=_named, metavar="DIR", help="the data checkpoint folder of the job")
     prune.add_argument("--keep", type=int, required=True, metavar="K", help="points to keep, 2 or more")
     prune.add_argument("--models", action="store_true", help="also delete the model checkpoints of what is removed")
     prune.add_argument("--dry-run", action="store_true", help="only say what would be removed")
@@ -78,7 +85,7 @@ def _add_prune(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     text = "make a resume point of ChatLearn's data checkpoint and the models beside it, which stay as they are"
     command = commands.add_parser("import-chatlearn", help=text, description=text)
-    command.add_argument("old", type=Path, metavar="OLD", help="ChatLearn's data_checkpoint_path")
+    command.add_argument("old", type=_named, metavar="OLD", help="ChatLearn's data_checkpoint_path")
     command.add_argument(
         "--policy-load", type=Path, metavar="DIR", required=True, help="the folder that ppo_policy was saved to"
     )

@@ -5,17 +5,20 @@ import importlib
 import sys
 import warnings
 from dataclasses import asdict, dataclass
+from json import dumps
 from pathlib import Path
-
-import msgspec
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from megatron_resume.errors import ConfigError, UnsupportedMegatron
 from megatron_resume.hooks import Hook
+from megatron_resume.shown import shown
 
 from .environment import Environment, look
+from .terminal import console, table
 from .traps import Trap, traps
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def doctor(command: list[str], *, json: bool) -> int:
     """
     report = examine(command)
     if json:
-        print(msgspec.json.encode({**asdict(report), "blocked": report.blocked}).decode())
+        print(dumps({**asdict(report), "blocked": report.blocked}))  # which escapes names that are not UTF-8
     else:
         _print(report)
     return ConfigError.exit_code if report.blocked else 0
@@ -90,27 +93,28 @@ def _examine_hook(hook: Hook) -> HookReport:
 
 
 def _print(report: Report) -> None:
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(_versions(report.environment))
+    out = console()
+    out.print(_versions(report.environment))
     if report.hooks:
-        table = Table("hook on Megatron", "", box=None, pad_edge=False)
+        rows = table("hook on Megatron", "", title="")
         for hook in report.hooks:
-            table.add_row(hook.name, "[green]ok[/]" if hook.installable else "[red]cannot be installed[/]")
+            rows.add_row(hook.name, "ok" if hook.installable else "cannot be installed")
             if hook.remark:
-                table.add_row("", hook.remark)
-        console.print(table, "")
+                rows.add_row("", shown(hook.remark))
+        out.print(rows, "")
     else:
-        console.print("The hooks were not examined, since torch or megatron.training is missing here.", "")
+        out.print("The hooks were not examined, since torch or megatron.training is missing here.", "")
     for trap in report.traps:
-        console.print("[red]blocks[/]  " if trap.blocks else "[yellow]note[/]    ", end="")
-        console.print(f"{trap.name}: {trap.found}\n        -> {trap.fix}", markup=False)
-    blocked = "[red]Megatron cannot be used here as it is.[/]"
-    console.print(blocked if report.blocked else "[green]Nothing blocks here.[/]")
+        out.print(
+            f"{'blocks' if trap.blocks else 'note'}: {trap.name}: {shown(trap.found)}\n        -> {shown(trap.fix)}"
+        )
+    blocked = "Megatron cannot be used here as it is."
+    out.print(blocked if report.blocked else "Nothing blocks here.", style="bold")
 
 
-def _versions(environment: Environment) -> Table:
+def _versions(environment: Environment) -> "Table":
     apex = "NVIDIA's" if environment.apex_is_nvidias else "another project" if environment.apex_path else None
-    table = Table("installed", "version", box=None, pad_edge=False)
+    rows = table("installed", "version", title="")
     for name, version in (
         ("python", environment.python),
         ("torch", environment.torch),
@@ -120,5 +124,5 @@ def _versions(environment: Environment) -> Table:
         ("apex", apex),
         ("nvidia-resiliency-ext", environment.nvidia_resiliency_ext),
     ):
-        table.add_row(name, version or "[dim]not here[/]")
-    return table
+        rows.add_row(name, shown(str(version or "not here")))
+    return rows

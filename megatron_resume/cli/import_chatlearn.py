@@ -23,6 +23,7 @@ def run(old: Path, models: Mapping[str, Path | None], new: str, step: int | None
     for note in chosen.notes:
         print(f"note: {note}")
     print("ChatLearn keeps no random states and no state of your script: they are those of the models, or begin anew")
+    print("from its first start on, the job saves in these folders, sets their trackers, and moves newer models aside")
     print("go on with:", shlex.join(["--data-checkpoint-path", str(root), "--trained-roles", ",".join(given)]))
     for role, path in given.items():
         print(f"  {role}: {shlex.join(['--save', str(path)])}")

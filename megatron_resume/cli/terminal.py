@@ -21,7 +21,14 @@ def console(*, stderr: bool = False) -> "Console":
     from rich.console import Console  # here, since --json has no need of its 0.1 s
 
     colours = None if os.environ.get("NO_COLOR") else "auto"  # rich alone would keep bold
-    return Console(markup=False, emoji=False, highlight=False, color_system=colours, stderr=stderr)  # type: ignore[arg-type]
+    width = 80 if os.environ.get("COLUMNS") == "0" else None  # rich would print nothing
+    made = Console(markup=False, emoji=False, highlight=False, color_system=colours, stderr=stderr, width=width)  # type: ignore[arg-type]
+    made.on_broken_pipe = _raise_broken_pipe  # type: ignore[method-assign]  # rich would end with 1
+    return made
+
+
+def _raise_broken_pipe() -> None:
+    raise BrokenPipeError
 
 
 @contextmanager

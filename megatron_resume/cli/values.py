@@ -22,7 +22,10 @@ def root_of(directory: Path) -> Path:
         ConfigError: It does not exist.
     """
     if not os.path.isdir(directory):
-        raise ConfigError(f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path")
+        raise ConfigError(
+            f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path (a job that is to begin "
+            "there would start fresh)"
+        )
     return Path(os.path.abspath(directory))
 
 

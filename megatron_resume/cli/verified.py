@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ class _File(msgspec.Struct, frozen=True):
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int  # which nobody can put back
     inode: int
     sha256: str
 
@@ -24,7 +26,9 @@ _lines = msgspec.json.Decoder(_File)
 
 def state_path(root: Path) -> Path:
     """Outside of the job's folder, in which nothing may change."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(cache):  # which the XDG specification says to ignore
+        cache = os.path.expanduser("~/.cache")
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:16]
     return Path(cache) / "megatron_resume" / f"verify-{name}.jsonl"
 
@@ -52,9 +56,15 @@ class Verified:
         except OSError as error:
             self._give_up(error)
 
+    def end(self) -> None:
+        """All was read: the next run begins anew, since bits also rot in files that nobody touches."""
+        if self._is_kept:
+            with suppress(OSError):
+                self.path.unlink()
+
     def _open(self, root: Path, again: bool) -> bool:
         """Read the state, or begin it anew; whether it can be added to."""
-        if self.path.is_relative_to(os.path.abspath(root)):
+        if Path(os.path.realpath(self.path)).is_relative_to(os.path.realpath(root)):
             self.remarks.append(f"{text_of(self.path)} lies in what is verified, and is not written")
             return False
         try:
@@ -89,4 +99,4 @@ class Verified:
 
 
 def _file(path: Path, stat: os.stat_result, sha256: str) -> _File:
-    return _File(text_of(path), stat.st_size, stat.st_mtime_ns, stat.st_ino, sha256)
+    return _File(text_of(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, sha256)

@@ -100,7 +100,7 @@ def _how_to_go_on(directory: Path, deep: bool) -> str:
 
 
 def examine(directory: Path, *, deep: bool = False, again: bool = False) -> dict[str, Any]:
-    """The report as plain values, the same that `--json` prints. `again` reads also what earlier runs found whole."""
+    """The report as plain values, the same that `--json` prints. `again`: do not go on from an interruption."""
     root = root_of(directory)
     folder = read_folder(root)
     live = set(live_line(folder, head(folder)))
@@ -111,6 +111,7 @@ def examine(directory: Path, *, deep: bool = False, again: bool = False) -> dict
     if deep:
         state = Verified(root, again=again)
         _read_models(root, points, state, done)
+        state.end()
         remarks += state.remarks
         points = [point for point in points if not point.problems or point.is_there(root)]
     damaged = sum(bool(point.problems) for point in points)

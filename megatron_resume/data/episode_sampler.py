@@ -145,10 +145,15 @@ class EpisodeSampler:
             digest.update(rows.astype("<i8", copy=False).data)
         return digest.hexdigest()
 
-    def state_dict(self) -> dict[str, Any]:
-        """The position and what the order follows from, as plain values that fit into JSON."""
+    def state_dict(self, consumed_samples: int | None = None) -> dict[str, Any]:
+        """The position and what the order follows from, as plain values that fit into JSON.
+
+        Args:
+            consumed_samples: the position to save, where the job has come to another than the sampler, which stays.
+        """
+        at = self._consumed if consumed_samples is None else whole("consumed_samples", consumed_samples, least=0)
         described = {**self._described_before, **self._described}
-        return packed(Saved(self._consumed, self._order, self._known(), described))
+        return packed(Saved(at, self._order, self._known(), described))
 
     def load_state_dict(self, state: Mapping[str, Any], *, on_dataset_change: str = "refuse") -> DatasetChange | None:
         """Go on where `state` was taken, in the same order; None where nothing has changed since.

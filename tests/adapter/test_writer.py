@@ -12,9 +12,10 @@ from job_on_disk import JobOnDisk
 from megatron_resume.adapter import life
 from megatron_resume.adapter.writer import FinishedSave, Writer
 from megatron_resume.checkpoint import commit
+from megatron_resume.checkpoint.atomic import replace
 from megatron_resume.checkpoint.events import Committed, read_events
 from megatron_resume.checkpoint.fencing import make_own_name, own_name
-from megatron_resume.checkpoint.layout import PointName
+from megatron_resume.checkpoint.layout import COMMITTED, PointName
 from megatron_resume.checkpoint.records import DataCheckpoint, Moment
 from megatron_resume.errors import UncommittedError
 
@@ -232,3 +233,65 @@ def test_what_fails_after_a_commit_is_said_and_does_not_count_against_the_point(
     made.check(limit=1)
     assert done == [PointName(2, 1)]
     assert "is committed, but what follows a commit failed" in caplog.text
+
+
+def test_in_a_job_per_role_points_that_the_other_process_commits_end_the_count(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(EIO, "Input/output error", str(arguments[1]))
+
+    policy, value = writer(job), writer(job)
+    for iteration in range(1, 12):
+        with monkeypatch.context() as storage:
+            if iteration % 2:
+                storage.setattr(os, "link", refuse)
+            policy.enqueue(finished(job, "policy", PointName(iteration, 1)))
+            policy.wait()
+        value.enqueue(finished(job, "value", PointName(iteration, 1)))
+        value.wait()
+        policy.check(limit=3)
+    assert [name.iteration for name in job.folder().committed] == [2, 4, 6, 8, 10]
+
+
+def test_saves_of_roles_that_never_meet_are_counted(job: JobOnDisk) -> None:
+    made = writer(job)
+    for iteration in range(1, 6):
+        made.enqueue(finished(job, job.roles[iteration % 2], PointName(iteration, 1)))
+    made.wait()
+    with pytest.raises(UncommittedError, match="not saved at that iteration"):
+        made.check(limit=3)
+
+
+def test_a_point_that_is_visible_is_committed_although_its_folder_could_not_be_made_durable(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_on_committed(point: Path, *args: object, **kwargs: object) -> None:
+        (point / COMMITTED).write_bytes(b"named, and then the fsync failed")
+        raise OSError(EIO, "Input/output error", str(point))
+
+    monkeypatch.setattr(commit, "commit", fail_on_committed)
+    made = writer(job)
+    save_both(job, made, 2)
+    made.wait()
+    made.check(limit=1)
+    assert "is committed, but may not outlive a power cut" in caplog.text
+    assert "not committed:" not in caplog.text
+
+
+def test_a_full_disk_is_not_filled_with_what_could_not_be_written(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(ENOSPC, "No space left on device")
+
+    saves = [finished(job, role, PointName(2, 1)) for role in job.roles]
+    made = writer(job)
+    with monkeypatch.context() as storage:
+        storage.setattr(os, "fsync", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            replace(job.root / "x.lease", b"{}")
+        for save in saves:
+            made.enqueue(save)
+        made.wait()
+    assert [path.name for path in job.root.rglob("*.tmp")] == []

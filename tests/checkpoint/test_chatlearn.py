@@ -149,6 +149,12 @@ def without(path: str) -> Callable[[ChatLearnJob], None]:
     return remove
 
 
+def linked_replica(job: ChatLearnJob) -> None:
+    folder = job.meta_file(0, 4).parent
+    folder.rename(job.base / "elsewhere")
+    folder.symlink_to(job.base / "elsewhere")
+
+
 def linked_shard(job: ChatLearnJob) -> None:
     shard = job.models["policy"] / "iter_0000004" / "__0_0.distcp"
     shard.rename(job.base / "elsewhere")
@@ -205,6 +211,13 @@ REFUSALS: dict[str, tuple[Callable[[ChatLearnJob], object], type[ResumeError], s
     "meta holds a key of a later ChatLearn": (meta_of(seed=1), DamagedError, "unknown field `seed`"),
     "negative samples": (meta_of(consumed_samples=-1), DamagedError, "consumed_samples"),
     "samples beyond any data": (meta_of(consumed_samples=1 << 70), DamagedError, "consumed_samples"),
+    "an episode after which there is no number": (meta_of(episode=(1 << 53) - 1), DamagedError, "episode"),
+    "a replica's folder is a link": (linked_replica, DamagedError, "replica0_step4 is a link; copy the folder itself"),
+    "a name that is not UTF-8 in a model": (
+        lambda job: (job.models["value"] / "iter_0000004" / os.fsdecode(b"\xff")).touch(),
+        DamagedError,
+        "has a name that is not UTF-8",
+    ),
     "meta of absurd size": (
         lambda job: os.truncate(job.meta_file(0, 4), 1 << 20),
         DamagedError,
@@ -394,3 +407,10 @@ def test_an_object_store_is_refused_by_name(job: ChatLearnJob, capsys: pytest.Ca
     argv = [*command(job, Path("x"))[:-1], "s3://bucket/data"]
     assert main(["import-chatlearn", *argv]) == 78
     assert "s3 URL" in capsys.readouterr().err
+
+
+def test_replicas_whose_mixing_ratio_is_not_a_number_agree_all_the_same(job: ChatLearnJob, new: Path) -> None:
+    for replica in (0, 1):
+        job.save_replica(replica, 4, data_ratio=float("nan"))
+    imported(job, new)
+    assert isinstance(next_start(new), Resume)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from job_on_disk import JobOnDisk, contents
@@ -15,7 +16,7 @@ from megatron_resume.checkpoint.folder import save_folder
 from megatron_resume.checkpoint.layout import DIGESTS, PointName, point_path
 from megatron_resume.checkpoint.records import Receipt
 from megatron_resume.checkpoint.removal import Removed, finish, hidden, remove
-from megatron_resume.errors import RejoinError
+from megatron_resume.errors import ConfigError, RejoinError
 from megatron_resume.resume.choose import Refused, Resume
 
 STEPS = [
@@ -173,3 +174,65 @@ def test_an_attempt_that_loses_its_way_to_the_models_does_not_forget_whose_they_
 def begin_another(job: JobOnDisk) -> None:
     if len(job.folder().starts) == 1:
         job.attempt(PointName(6, 1))
+
+
+def restore(job: JobOnDisk, backup: Path, iteration: int) -> None:
+    shutil.copytree(backup / f"iter_{iteration:07d}.a0001", job.root / f"iter_{iteration:07d}.a0001")
+
+
+def test_a_point_that_was_restored_from_a_backup_is_no_leftover_and_keeps_its_models(
+    job: JobOnDisk, tmp_path: Path
+) -> None:
+    shutil.copytree(job.root, tmp_path / "backup")
+    remove_points(job, 2, models=False)
+    restore(job, tmp_path / "backup", 2)
+    assert finish_all(job) == []
+    assert job.folder().points == [PointName(i, 1) for i in (2, 4, 6)]
+    assert job.point(PointName(2, 1))
+
+
+def test_a_point_that_was_restored_can_be_removed_again(job: JobOnDisk, tmp_path: Path) -> None:
+    shutil.copytree(job.root, tmp_path / "backup")
+    remove_points(job, 2, models=False)
+    restore(job, tmp_path / "backup", 2)
+    (removed,) = remove_points(job, 2)
+    assert removed.point == PointName(2, 1)
+    assert [path for path in left_of(job, 2) if not path.startswith("backup")] == [], "with its models"
+    assert hidden(job.root) == []
+
+
+def test_a_receipt_of_another_point_takes_no_model_with_it(job: JobOnDisk) -> None:
+    remove_points(job, 2, models=False)
+    copied = point_path(job.root, PointName(6, 1)) / "policy.json"
+    shutil.copy(copied, job.root / "pruned" / "iter_0000002.a0001" / "policy.json")
+    finish_all(job)
+    assert job.point(PointName(6, 1))
+
+
+def test_models_that_were_imported_are_not_ours_to_delete(job: JobOnDisk) -> None:
+    start = job.root / "attempts" / "0001" / "start.json"
+    start.write_text(start.read_text().replace('"config": {', '"config": {"imported": {"step": 2},'))
+    (removed,) = remove_points(job, 2)
+    assert all("it was imported" in reason for reason in removed.left)
+    assert job.model("policy", 2).exists()
+    assert PointName(2, 1) not in job.folder().points
+
+
+def test_a_model_whose_folder_cannot_be_reached_now_is_not_forgotten(job: JobOnDisk) -> None:
+    def save(receipt: Receipt) -> Path:
+        return save_of(job, receipt) if receipt.role == "policy" else job.root / "attempts" / "0001" / "value.save"
+
+    (removed,) = remove(job.root, [PointName(2, 1)], save, attempt=1, models=True)
+    assert "value.save leads nowhere" in removed.left[0]
+    assert hidden(job.root) == [PointName(2, 1)]
+    finish_all(job)
+    assert left_of(job, 2) == []
+
+
+@pytest.mark.parametrize("act", [lambda job: remove_points(job, 2), finish_all])
+def test_nothing_leaves_the_folder_by_a_link(job: JobOnDisk, tmp_path: Path, act: Any) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (job.root / "pruned").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a link, by which points would leave"):
+        act(job)
+    assert job.point(PointName(2, 1))

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from chatlearn_files import ChatLearnJob
+from job_on_disk import JobOnDisk
 
 from megatron_resume.cli import main
 from megatron_resume.errors import DamagedError
@@ -68,3 +70,69 @@ def test_an_import_runs_on_a_machine_without_torch_and_megatron(bare: str, tmp_p
 def test_status_of_a_folder_that_is_not_there_exits_78(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "/no/such/folder"]) == 78
     assert "/no/such/folder" in capsys.readouterr().err
+
+
+LOOKING = [("status",), ("explain",), ("verify",), ("prune", "--keep", "2")]
+
+
+def called(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "megatron_resume", *arguments]
+    return subprocess.run(command, text=True, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["text", "json"])
+def test_whoever_reads_may_stop_before_the_end(job: JobOnDisk, flags: tuple[str, ...]) -> None:
+    job.save(job.attempt(), 2)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as out:
+        done = called("status", str(job.root), *flags, stdout=out)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["text", "json"])
+def test_a_full_disk_behind_the_output_is_a_message(job: JobOnDisk, flags: tuple[str, ...]) -> None:
+    job.save(job.attempt(), 2)
+    with open("/dev/full", "w") as full:
+        done = called("status", str(job.root), *flags, stdout=full)
+    assert done.returncode != 0
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)], ids=["text", "json"])
+def test_names_that_the_terminal_cannot_show_are_escaped(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    job = JobOnDisk(tmp_path / "é")
+    job.save(job.attempt(), 2)
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii", "COLUMNS": "300"}
+    done = called("status", str(job.root), *flags, stdout=subprocess.PIPE, env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert "\\xe9" in done.stdout or "\\u00e9" in done.stdout
+
+
+def test_on_a_terminal_of_no_width_something_is_printed(job: JobOnDisk) -> None:
+    job.save(job.attempt(), 2)
+    done = called("status", str(job.root), stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "0"})
+    assert "A start here: resume from iteration 2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("explain",), ("verify",), ("prune", "--keep", "2")], ids=lambda c: c[0]
+)
+def test_an_error_is_json_too_where_that_was_asked_for(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, str(tmp_path / "nowhere"), "--json"]) == 78
+    report = json.loads(capsys.readouterr().out)
+    assert report["exit_code"] == 78
+    assert "nowhere" in report["error"]
+
+
+@pytest.mark.parametrize(
+    "command", [("status",), ("explain",), ("verify",), ("prune", "--keep", "2")], ids=lambda c: c[0]
+)
+def test_an_empty_name_is_not_the_working_folder(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([*command, ""])
+    assert end.value.code == 2
+    assert "is empty; name a folder" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,37 @@ def test_many_folders_of_few_points_are_few_points(job: JobOnDisk) -> None:
         job.save(attempt, iteration, parts=("policy",))
     prune(job, "--keep", "3")
     assert job.folder().committed == [PointName(i, 1) for i in (2, 4, 6, 8)]
+
+
+def test_a_removal_that_a_death_left_is_foretold_too(job: JobOnDisk, capsys: pytest.CaptureFixture[str]) -> None:
+    (job.root / "pruned").mkdir()
+    (job.root / "iter_0000002.a0001").rename(job.root / "pruned" / "iter_0000002.a0001")
+    rows = []
+    for flags in (("--dry-run",), ()):
+        assert prune(job, "--keep", "2", "--json", *flags) == 0
+        rows.append([row["iteration"] for row in json.loads(capsys.readouterr().out)["removed"]])
+    assert rows == [[2], [2]]
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)], ids=["", "dry run"])
+def test_nothing_is_removed_while_the_newest_attempt_cannot_be_read(
+    job: JobOnDisk, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...]
+) -> None:
+    attempt = job.attempt(PointName(8, 1))
+    (job.root / "attempts" / f"{attempt:04d}" / "start.json").write_text("{")
+    before = contents(job.base)
+    assert prune(job, "--keep", "2", *flags) == 65
+    assert "what attempt 2 continues from is unknown, so nothing is removed" in capsys.readouterr().err
+    assert contents(job.base) == before
+
+
+def test_what_was_removed_before_something_failed_is_said(
+    job: JobOnDisk, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job.save(1, 10)
+    shutil.copy(job.root / "iter_0000004.a0001" / "policy.json", job.base / "of somebody else")
+    (job.root / "pruned" / "iter_0000004.a0001").mkdir(parents=True)
+    (job.base / "of somebody else").rename(job.root / "pruned" / "iter_0000004.a0001" / "of somebody else")
+    with suppress(OSError):
+        prune(job, "--keep", "2", "--json")
+    assert "iteration 2 of attempt 1: removed" in capsys.readouterr().err

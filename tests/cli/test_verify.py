@@ -23,7 +23,7 @@ from megatron_resume.checkpoint.layout import PointName, digests_path, point_pat
 from megatron_resume.checkpoint.leftovers import move_away
 from megatron_resume.checkpoint.records import ModelDigests, Receipt, read
 from megatron_resume.cli import main
-from megatron_resume.cli.verified import state_path
+from megatron_resume.cli.verified import Verified, state_path
 from megatron_resume.cli.verify import examine
 from megatron_resume.errors import DamagedError
 
@@ -143,12 +143,27 @@ def test_damaged_digests_damage_no_point_and_are_named(large: JobOnDisk) -> None
     assert f"{torn} is damaged" in remark
 
 
-def test_what_was_found_whole_is_not_read_again(small: JobOnDisk) -> None:
+@pytest.fixture
+def cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are interrupted after the last file."""
+    monkeypatch.setattr(Verified, "end", lambda self: None)
+
+
+@pytest.mark.usefixtures("cut_short")
+def test_what_was_found_whole_is_not_read_again_after_an_interruption(small: JobOnDisk) -> None:
     assert examine(small.root, deep=True)["read"] == {"files": 8, "size": 2 * (23 + 45 + 23 + 44), "found_before": 0}
     assert examine(small.root, deep=True)["read"] == {"files": 0, "size": 0, "found_before": 8}
     assert examine(small.root, deep=True, again=True)["read"]["files"] == 8
 
 
+def test_a_run_that_came_to_its_end_is_followed_by_one_that_reads_all(small: JobOnDisk) -> None:
+    assert examine(small.root, deep=True)["exit_code"] == 0
+    flip_a_byte(shard(small, 2))  # and the time is as it was, as where the disk forgets
+    report = examine(small.root, deep=True)
+    assert (report["read"]["files"], report["exit_code"]) == (8, 65)
+
+
+@pytest.mark.usefixtures("cut_short")
 def test_a_file_that_changed_since_is_read_again(small: JobOnDisk) -> None:
     examine(small.root, deep=True)
     os.utime(shard(small, 2))
@@ -163,6 +178,7 @@ def test_what_is_damaged_stays_so_until_it_is_mended(small: JobOnDisk) -> None:
     assert examine(small.root, deep=True)["exit_code"] == 0
 
 
+@pytest.mark.usefixtures("cut_short")
 @pytest.mark.parametrize("damage", [b"nonsense\n", b'{"path": "x"}\n', b"\xff\xfe\n", b'{"path": "/a", "si'])
 def test_a_damaged_state_is_ignored_with_a_word(small: JobOnDisk, damage: bytes) -> None:
     examine(small.root, deep=True)
@@ -189,6 +205,21 @@ def test_the_state_is_not_kept_in_what_is_verified(small: JobOnDisk, monkeypatch
     before = contents(small.base)
     assert "is not written" in examine(small.root, deep=True)["remarks"][0]
     assert contents(small.base) == before
+
+
+def test_nor_by_another_name_of_it(small: JobOnDisk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(small.root)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small.root / "cache"))
+    before = contents(small.base)
+    assert "is not written" in examine(link, deep=True)["remarks"][0]
+    assert contents(small.base) == before
+
+
+def test_a_relative_cache_is_no_cache(small: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", ".cache")
+    monkeypatch.setenv("HOME", "/home of somebody")
+    assert state_path(small.root).is_relative_to("/home of somebody/.cache")
 
 
 @pytest.fixture
