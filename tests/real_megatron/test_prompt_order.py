@@ -123,7 +123,7 @@ def test_in_file_order_prompts_come_as_chatlearn_draws_them(
 
 
 def loader_drew(run: Run) -> dict[int, list[int]]:
-    """What each rank's StatefulDataLoader gave, of the starts that survived: the first episode's and the last start's."""
+    """What each rank's StatefulDataLoader gave: the killed start's first episode, and all of the last start."""
     found: dict[int, list[int]] = {}
     killed, ended = run.starts
     for log, episodes_of in ((killed.log, range(1)), (ended.log, range(1, EPISODES))):
