@@ -33,7 +33,7 @@ check: $(STAMP)  ## lint, format, types, and which module may import which
 bench: $(STAMP)  ## measure what is promised, into benchmarks/results.json
 	$(PY) benchmarks/run.py
 
-bench-data: $(STAMP)  ## measure our order of the data beside those of others, in .venv-bench (10 minutes; QUICK=1: one)
+bench-data: $(STAMP)  ## measure our order of the data beside those of others, in .venv-bench (10 minutes; QUICK=1: two)
 	@tools/venv_bench.sh
 	PYTHONPATH=$(CURDIR) .venv-bench/bin/python benchmarks/data/compare.py $(if $(QUICK),--quick)
 
