@@ -14,7 +14,7 @@ class Limits:
     """Of one process."""
 
     seconds: float = 120
-    bytes: int = 16 << 30
+    bytes: int = 16 * 10**9
 
     def on(self, available_bytes: int) -> "Limits":
         """The same on a machine that has less: a part of it is left to others."""

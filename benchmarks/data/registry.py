@@ -29,7 +29,7 @@ ORDERS = {
     "as ChatLearn main": Entry("chatlearn_orders:ChatLearnMain", "the epoch is built"),
     "as ChatLearn 1.0": Entry("chatlearn_orders:ChatLearnEpisodes", "counted; not shuffled"),
 }
-OURS = ("EpisodeSampler", "EpisodeSampler, 3 data sets")
+PROMISED = ("EpisodeSampler",)
 
 
 def order_named(name: str) -> type[Order]:
