@@ -99,8 +99,8 @@ def caption() -> str:
     on = machine()
     packages = ", ".join(f"{name} {on[name]}" for name in VERSIONS)
     return (
-        f"{datetime.date.today()}, {on['cores']} cores, {on['memory_gb']} GB, load {on['load']}, Python {on['python']}, "
-        f"{packages}. "
+        f"{datetime.date.today()}, {on['cores']} cores, {on['memory_gb']} GB, load {on['load']}, "
+        f"Python {on['python']}, {packages}. "
         "To resume: the order is made, and begun at 99% of an epoch with a batch of 1,024; no sample is read. "
         "Indices/s are counted once it is begun. "
         f"Not run: what would take more than {Limits().seconds:.0f} s or {in_bytes(Limits().bytes)}, with what it "
