@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ordinary_user import as_an_ordinary_user, open_folder
 
+from megatron_resume.data import EpisodeSampler
 from megatron_resume.data.jsonl import KNOWN_KEYS, JsonlPrompts
-from megatron_resume.errors import ConfigError, PromptError
+from megatron_resume.errors import ConfigError, MismatchError, PromptError
 
 Write = Callable[..., Path]
 
@@ -227,6 +228,14 @@ def test_the_digest_sees_another_key(write: Write) -> None:
 def test_the_digest_of_more_rows_than_there_are_is_an_error(write: Write) -> None:
     with pytest.raises(ValueError, match="has 1 rows, the digest of 2"):
         JsonlPrompts(write(prompt("a"))).digest(2)
+
+
+def test_a_sampler_takes_its_fingerprint(write: Write) -> None:
+    path = write(*map(prompt, "abc"))
+    state = EpisodeSampler(3, samples_per_episode=2, datasets=JsonlPrompts(path)).state_dict()
+    path.write_text("\n".join(map(prompt, "abd")))
+    with pytest.raises(MismatchError, match=r"prompts\.jsonl"):
+        EpisodeSampler(3, samples_per_episode=2, datasets=JsonlPrompts(path)).load_state_dict(state)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
