@@ -81,7 +81,7 @@ def test_a_dataset_that_grew_by_a_row_is_refused_and_nothing_is_repeated_or_lost
     first = dict(list(drawn(run).items())[:PER_EPISODE])
     rows_file(tmp_path / "prompts.jsonl", 25)
     log = refused(run)
-    assert re.search(r"rows.*24.*25", log), log[-3000:]
+    assert re.search(r"prompts.jsonl.*24 rows *25 rows", log), log[-3000:]
     assert "--on-dataset-change append" in log
     ended = run.finish("--on-dataset-change", "append")
     assert "0 repeated, 0 skipped, 1 new" in ended.log
