@@ -141,6 +141,6 @@ def test_a_stateful_data_loader_goes_on_at_each_rank(new_run: Callable[..., Run]
     expected: dict[int, Any] = {rank: list(range(rank * 100, rank * 100 + share)) for rank in range(2)}
     assert loader_drew(run) == expected
     run.num_ranks = 1
-    ended = run.tampered("draws_from_a_loader", episodes=EPISODES + 1)
+    ended = run.tampered("draws_from_a_loader")
     assert ended.refused_with == 78
     assert "the position of each of 2 data-parallel ranks, and this run has 1" in ended.log
