@@ -59,8 +59,9 @@ def test_what_stays_within_the_limits_is_started(bench: Benchmark) -> None:
 
 
 def test_after_a_size_that_did_not_finish_no_larger_one_is_started(bench: Benchmark) -> None:
-    ended = {10**7: bench.measured.NotRun("ended: took more than 120 s")}
-    assert bench.limits.refusal(10**8, 10**9, ended, bench.limits.Limits()) is not None
+    smaller = {10**6: bench.took(0.5, 10**6), 10**7: bench.measured.NotRun("ended: took more than 120 s")}
+    refused = bench.limits.refusal(10**8, 10**9, smaller, bench.limits.Limits())
+    assert refused == bench.measured.NotRun("a smaller size was not measured", 50.0, 10**6)
 
 
 def test_a_size_that_an_order_cannot_do_is_not_started(bench: Benchmark) -> None:
@@ -85,6 +86,12 @@ def test_a_broken_promise_is_found(
     found = bench.goals.goals(["ours"], {"ours": {10**9: bench.took(seek_s, size_bytes, rate)}})
     assert [name for name in broken if not any(name in goal.what for goal in found if not goal.kept)] == []
     assert sum(not goal.kept for goal in found) == len(broken)
+
+
+def test_a_promise_that_is_kept_at_one_size_only_is_broken(bench: Benchmark) -> None:
+    by_size = {10**8: bench.took(0.0001, 0, 30e6), 10**9: bench.took(0.0001, 0, 56e6)}
+    broken = [str(goal) for goal in bench.goals.goals(["ours"], {"ours": by_size}) if not goal.kept]
+    assert broken == ["ours, 1e+08 samples, million indices/s: 30, promised at least 50 (BROKEN)"]
 
 
 def test_a_promise_that_was_not_measured_is_broken(bench: Benchmark) -> None:

@@ -39,8 +39,10 @@ def refusal(size: int, largest: int, smaller: Mapping[int, Outcome], limits: Lim
     if size > largest:
         return NotRun(f"does {largest:,} samples at most")
     expected = estimate(size, smaller)
+    if any(isinstance(one, NotRun) for other, one in smaller.items() if other < size):
+        return NotRun("a smaller size was not measured", *(expected or ()))
     if expected is None:
-        return NotRun("a smaller size was not measured") if any(other < size for other in smaller) else None
+        return None
     seconds, size_bytes = expected
     if size_bytes > limits.bytes or seconds > limits.seconds:
         return NotRun("would take too long" if size_bytes <= limits.bytes else "would need too much memory", *expected)
