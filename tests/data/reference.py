@@ -7,7 +7,6 @@ from megatron_resume.data.history import Change, Rules
 from megatron_resume.data.keys import key_words
 from megatron_resume.data.mixture import Mixture
 
-_WORD = (1 << 64) - 1
 _MIX = 0x9FB21C651E98DF25
 
 
@@ -16,7 +15,8 @@ class Cipher:
 
     def __init__(self, length: int, key: Sequence[int]) -> None:
         self.length = length
-        self.bits = max(1, (length.bit_length() - 1) // 2)
+        self.width = 32 if length < 1 << 32 else 64
+        self.bits = max(1, length.bit_length() // 2)
         self.a = -(-length // 2**self.bits)
         self.rounds = list(zip(key[::2], key[1::2], strict=True))
 
@@ -51,15 +51,15 @@ class Cipher:
         return left * 2**self.bits + right
 
     def _of_left(self, right: int, add: int, times: int) -> int:
-        return (_hash(right, add, times) >> 32) * self.a >> 32
+        half = self.width // 2
+        return (self._hash(right, add, times) >> half) * self.a >> half
 
     def _of_right(self, left: int, add: int, times: int) -> int:
-        return _hash(left, add, times) >> (64 - self.bits)
+        return self._hash(left, add, times) >> (self.width - self.bits)
 
-
-def _hash(half: int, add: int, times: int) -> int:
-    product = (half + add) * (times | 1) & _WORD
-    return (product ^ product >> 32) * _MIX & _WORD
+    def _hash(self, half: int, add: int, times: int) -> int:
+        product = (half + add) * (times | 1) % 2**self.width
+        return (product ^ product >> self.width // 2) * _MIX % 2**self.width
 
 
 def walk(rules: Rules, history: Sequence[Change]) -> Iterator[tuple[int, int]]:

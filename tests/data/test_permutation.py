@@ -8,7 +8,7 @@ from reference import Cipher
 
 from megatron_resume.data.epochs import SORTED_BELOW, Epochs, sorted_orders
 from megatron_resume.data.keys import key_words
-from megatron_resume.data.permutation import BLOCK, MAX_LENGTH, ROUNDS, WORDS_PER_ROUND, Permutation
+from megatron_resume.data.permutation import BLOCK, MAX_LENGTH, NARROW_BELOW, ROUNDS, WORDS_PER_ROUND, Permutation
 
 POWERS = [2**k + d for k in range(1, 18) for d in (-1, 0, 1)]
 SPREAD = [*range(2_003, 70_000, 1_709), SORTED_BELOW - 1, SORTED_BELOW, SORTED_BELOW + 1, 70_000]
@@ -43,7 +43,11 @@ def test_an_epoch_has_every_row_once_for_every_number_of_rows_to_2000_and_beyond
     assert [n for n in [*range(1, 2_001), *POWERS, *SPREAD] if not is_complete(epoch(n), n)] == []
 
 
-@given(length=st.integers(1, MAX_LENGTH), at=st.floats(0, 1), epoch=st.integers(0, 1 << 60))
+@given(
+    length=st.integers(1, MAX_LENGTH) | st.integers(1, NARROW_BELOW + 5),
+    at=st.floats(0, 1),
+    epoch=st.integers(0, 1 << 60),
+)
 def test_numpy_finds_what_whole_numbers_of_python_find_and_back(length: int, at: float, epoch: int) -> None:
     cipher = Cipher(length, key(epoch))
     indices = sorted({0, length - 1, min(int(at * length), length - 1), length // 2})
@@ -52,7 +56,7 @@ def test_numpy_finds_what_whole_numbers_of_python_find_and_back(length: int, at:
     assert [cipher.index(row) for row in rows] == indices
 
 
-@pytest.mark.parametrize("length", [10**6, 2**29 + 1, 2**32 - 1, 10**12, 2**53 - 1, MAX_LENGTH])
+@pytest.mark.parametrize("length", [10**6, 2**29 + 1, 2**31, 2**32 - 1, 2**32, 10**12, 2**53 - 1, MAX_LENGTH])
 def test_no_row_of_a_run_comes_twice_in_a_large_permutation(length: int) -> None:
     rows = Permutation(length, key()).span(length - 500_000, length)
     assert 0 <= rows.min() <= rows.max() < length
