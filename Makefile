@@ -38,8 +38,8 @@ bench-data: $(STAMP)  ## measure our order of the data beside those of others, i
 	PYTHONPATH=$(CURDIR) .venv-bench/bin/python benchmarks/data/compare.py $(if $(QUICK),--quick)
 
 golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files; the diff is for review
-	@if [ -f tests/formats/make_v1.py ]; then $(PY) tests/formats/make_v1.py; \
-	else echo "make: nothing is rendered or stored yet"; fi
+	$(PY) tests/formats/make_v1.py
+	$(PY) tests/data/make_golden_order.py
 
 torture: $(STAMP)  ## kill random processes of the running example 200 times; nothing may differ (half an hour)
 	$(PY) -B tests/torture.py
