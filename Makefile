@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench golden torture fuzz model
+.PHONY: help demo test test-all check bench bench-data golden torture fuzz model
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
@@ -33,9 +33,13 @@ check: $(STAMP)  ## lint, format, types, and which module may import which
 bench: $(STAMP)  ## measure what is promised, into benchmarks/results.json
 	$(PY) benchmarks/run.py
 
+bench-data: $(STAMP)  ## measure our order of the data beside those of others, in .venv-bench (10 minutes; QUICK=1: two)
+	@tools/venv_bench.sh
+	PYTHONPATH=$(CURDIR) .venv-bench/bin/python benchmarks/data/compare.py $(if $(QUICK),--quick)
+
 golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files; the diff is for review
-	@if [ -f tests/formats/make_v1.py ]; then $(PY) tests/formats/make_v1.py; \
-	else echo "make: nothing is rendered or stored yet"; fi
+	$(PY) tests/formats/make_v1.py
+	$(PY) tests/data/make_golden_order.py
 
 torture: $(STAMP)  ## kill random processes of the running example 200 times; nothing may differ (half an hour)
 	$(PY) -B tests/torture.py

@@ -38,6 +38,7 @@ setup(
             "pytest",
             "ruff",
             "tensorboard",
+            "torchdata",
             "transformers",
             "types-PyYAML",
         ],

@@ -6,7 +6,7 @@ import logging
 import types
 import typing
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -119,6 +119,15 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             metavar="N",
         ),
     ] = 10
+    on_dataset_change: Annotated[
+        Literal["refuse", "append"],
+        _about(
+            "What to do where the dataset of a tracked sampler is not the one that was saved with: refuse (the "
+            "default), or append: rows and datasets that were added at the end enter from the next epoch on.",
+            example="append",
+            metavar="WHAT",
+        ),
+    ] = "refuse"
     resume_role: Annotated[
         str | None,
         _about(
@@ -321,5 +330,7 @@ def _kind(key: str) -> type:
     origin = typing.get_origin(hint)
     if origin in (types.UnionType, typing.Union):
         hint = typing.get_args(hint)[0]
+    if origin is Literal:
+        return str
     kind: type = hint if isinstance(hint, type) and origin is not tuple else tuple
     return kind

@@ -16,6 +16,10 @@ class ConfigError(ResumeError):
     exit_code = 78
 
 
+class PromptError(ConfigError):
+    """A file of prompts cannot be used, or one of its rows is no prompt; the message names file, line and key."""
+
+
 class MismatchError(ResumeError):
     """The job was changed so that it can no longer continue from its resume point."""
 

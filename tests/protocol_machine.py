@@ -26,10 +26,11 @@ from megatron_resume import crash
 from megatron_resume.adapter import (
     api,
     arguments,
+    gathering,
     lease_keeper,
     life,
     loading,
-    rng,
+    ranks,
     save_folders,
     saving,
     session,
@@ -204,6 +205,14 @@ class World:
     # The environment
 
     def __enter__(self) -> "World":
+        try:
+            self._replace_what_is_outside()
+        except BaseException:
+            self._environment.close()  # no process of the tests may be left without its own os._exit
+            raise
+        return self
+
+    def _replace_what_is_outside(self) -> None:
         enter = self._environment.enter_context
         clock = types.SimpleNamespace(monotonic=lambda: self.now, sleep=self._sleep)
         no_thread = types.SimpleNamespace(Thread=mock.MagicMock(), Event=threading.Event)
@@ -232,8 +241,9 @@ class World:
         enter(mock.patch.object(leases, "boot", lambda: f"boot of {self._process.host}"))
         enter(mock.patch.object(leases, "started", self._started))
         enter(mock.patch.object(life, "begin", lambda _: None))  # the endings of these processes are not Python's
-        states = types.SimpleNamespace(unpack=lambda: (None, {}), key="", unused=())
-        enter(mock.patch.object(rng, "gather", lambda key, unused: states))
+        states = types.SimpleNamespace(unpack=lambda: (None, {}, {}), key="", unused=())
+        enter(mock.patch.object(ranks, "data_parallel", lambda: (0, 1)))
+        enter(mock.patch.object(gathering, "gather", lambda key, unused, of_loaders: states))
         enter(mock.patch.object(os, "listdir", self._listing(os.listdir)))
         enter(mock.patch.object(Path, "iterdir", lambda path: iter([path / name for name in os.listdir(path)])))
         for module in (lease_keeper, writer):
@@ -244,7 +254,6 @@ class World:
             for name in ("_saves", "_session", "_begun_in"):
                 if hasattr(module, name):
                     enter(mock.patch.object(module, name, getattr(module, name)))
-        return self
 
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.base, ignore_errors=True)

@@ -27,6 +27,7 @@ WRONG = {
     "resume_prune_models": "all",
     "max_uncommitted_saves": "0",
     "resume_role": "teacher",
+    "on_dataset_change": "ignore",
     "trained_roles": "policy,reward",
 }
 

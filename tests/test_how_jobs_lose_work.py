@@ -21,7 +21,7 @@ RESUME, ENDS, WORK = (f"real_megatron/test_{name}.py" for name in ("exact_resume
 IMPORT, PICKLE = "checkpoint/test_chatlearn.py", "checkpoint/test_plain_pickle.py"
 REFUSED_IMPORT = f"{IMPORT}::test_a_refusal_says_what_is_there_and_changes_nothing"
 CARELESS, CHOOSE, HERE = "real_megatron/test_careless_scripts.py", "resume/test_choose.py", Path(__file__).name
-PRUNE = "cli/test_prune.py"
+PRUNE, ORDER = "cli/test_prune.py", "real_megatron/test_prompt_order.py"
 READING, WRITING = "checkpoint/test_reading_points.py", "checkpoint/test_writing.py"
 
 # What is hit, and what a user gets elsewhere -> the tests that prove otherwise here.
@@ -118,6 +118,16 @@ LINES = {
     "weights at the step that was named, optimizer shards at the one of the tracker": (
         "real_megatron/test_formats.py::test_legacy_shards_of_the_distributed_optimizer_are_those_of_the_point",
     ),
+    "samples per episode changed, 16 to 999: accepted, prompts repeat and vanish": (
+        f"{ORDER}::test_an_argument_that_would_change_the_order_is_refused",
+    ),
+    "the dataset grew by a row: another permutation, prompts repeat and vanish": (
+        f"{ORDER}::test_a_dataset_that_grew_by_a_row_is_refused_and_nothing_is_repeated_or_lost_when_it_is_appended",
+        "adapter/test_orders.py::test_a_dataset_that_grew_is_refused_unless_its_new_rows_may_be_appended",
+    ),
+    "Megatron's random sampler on 8, then 6 ranks: thousands of samples repeated or lost": (
+        "adapter/test_orders.py::test_the_trap_of_the_random_sampler_is_refused_with_its_reason",
+    ),
 }
 
 
@@ -165,8 +175,5 @@ def test_the_package_can_read_no_pickle() -> None:
                 assert (node.value.id, node.attr) != ("torch", "load"), f"{path} line {node.lineno}"
 
 
-# The order of the data, still to come:
-#   samples per episode changed, a data set grown by a row: accepted, prompts repeat and vanish
-#   Megatron's random sampler on 8, then 6 ranks: thousands of samples repeated or lost
 # Hangs and crash loops, still to come:
 #   a batch that kills the job is drawn again after every resume

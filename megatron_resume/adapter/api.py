@@ -1,6 +1,7 @@
 """What a training loop calls: progress, track, advance."""
 
 import logging
+from typing import Any
 
 import msgspec
 
@@ -8,15 +9,17 @@ from ..checkpoint.folder import ResumePoint
 from ..errors import ConfigError
 from . import ranks
 from .ending import truthful_end
+from .orders import check_proof, order_of
 from .session import Progress, Session, current, has_begun
-from .tracked import Stateful
+from .tracked import Tracked
 from .versions import hook_set
 
 logger = logging.getLogger("megatron_resume")
 
 __all__ = ["Progress", "advance", "progress", "track"]
 
-_unsaved = Progress()  # counts where no data checkpoint path was set, so that loops run all the same
+# What counts and follows where no data checkpoint path was set, so that loops run all the same.
+_unsaved, _unsaved_tracked = Progress(), Tracked()
 
 
 def _session(caller: str) -> Session | None:
@@ -39,38 +42,69 @@ def progress() -> Progress:
     return session.progress() if session is not None else _unsaved
 
 
-def track(name: str, obj: Stateful, *, experience: bool = False) -> None:
+def track(name: str, obj: Any, *, experience: bool = False, per_rank: bool = False, own_position: bool = False) -> None:
     """Let the state of `obj` travel in the data checkpoint, under `name`; call it on every rank.
 
-    On a resumed start `obj.load_state_dict` is called here, with what its `state_dict` gave when the
-    point was saved. State is global: that of rank 0 is saved, and every rank gets it.
+    On a resumed start the state that was saved is given back here: before models are loaded, so that a dataset that
+    changed is refused before any work. There are three kinds:
+
+    - State of the job, as of a controller: that of rank 0 is saved, and every rank gets it.
+    - Orders that prompts are drawn in: `megatron_resume.data.EpisodeSampler`, and Megatron's own
+      `MegatronPretrainingSampler` and `MegatronPretrainingRandomSampler`. They follow the job's consumed samples,
+      whatever a loader has drawn ahead, and `advance` moves an EpisodeSampler.
+    - State of each data-parallel rank: torchdata's `StatefulDataLoader`, and what is tracked with `per_rank`. That of
+      every rank is saved, and each gets its own; another number of ranks is refused.
 
     Args:
         name: the same at every start.
-        obj: has `state_dict` and `load_state_dict`; its state holds JSON values, bytes, tuples, numpy
-            arrays and tensors. Subclasses of dict come back as plain dicts.
+        obj: has `state_dict` and `load_state_dict`, or is one of the above; its state holds JSON values, bytes,
+            tuples, numpy arrays and tensors. Subclasses of dict come back as plain dicts. Or None, on a rank that
+            has no such object, as tensor-parallel ranks have no loader.
         experience: `obj` holds all that is needed to go on in the middle of an episode, so saves in
             there may be committed.
+        per_rank: each data-parallel rank has a state of its own.
+        own_position: a sampler that is not the order of the prompts, as of an evaluation: it keeps its own position.
 
     Raises:
-        SystemExit: 78 when the state cannot be stored, or the resume point has none of this name.
+        SystemExit: 78 when the state cannot be stored, the resume point has none of this name, or the dataset is not
+            the one that it was saved with (see `--on-dataset-change`).
     """
     session = _session("track")
+    if obj is None:
+        return
     if session is None:
+        if order_of(obj) and not own_position:
+            _unsaved_tracked.add(name, obj)
         return
     with truthful_end():
-        session.tracked.add(name, obj, experience=experience)
+        session.tracked.add(name, obj, experience=experience, per_rank=per_rank, own_position=own_position)
         if session.resumes:
             _restore(session, session.resumes.point, name)
 
 
 def _restore(session: Session, point: ResumePoint, name: str) -> None:
-    if point.data.tracked is not msgspec.UNSET:
-        session.tracked.load(name, point.data.tracked, session.arrays, point.name)
-    elif ranks.rank() == 0:
-        logger.warning(
-            "%s holds no tracked state, as an imported one: %r begins as the script made it", point.name, name
-        )
+    data, order = point.data, session.tracked.orders.get(name)
+    consumed = data.progress.consumed_samples
+    if data.tracked is msgspec.UNSET:
+        if order is not None:
+            order.move_to(consumed)
+        elif ranks.rank() == 0:
+            logger.warning(
+                "%s holds no tracked state, as an imported one: %r begins as the script made it", point.name, name
+            )
+        return
+    change = session.tracked.load(
+        name,
+        data.tracked,
+        session.arrays,
+        point.name,
+        consumed_samples=consumed,
+        on_dataset_change=session.config.on_dataset_change,
+    )
+    if change and ranks.rank() == 0:
+        logger.warning("%r: %s", name, change)
+    if order is not None:
+        check_proof(name, order, data.fingerprints.get(name), consumed)
 
 
 def advance(*, samples: int, episodes: int = 1) -> None:
@@ -88,8 +122,10 @@ def advance(*, samples: int, episodes: int = 1) -> None:
             episode=_unsaved.episode + episodes,
             consumed_samples=_unsaved.consumed_samples + samples,
         )
+        _unsaved_tracked.move_to(_unsaved.consumed_samples)
         return
     session.counts_episodes = True
     session.episode += episodes
     session.consumed_samples += samples
+    session.tracked.move_to(session.consumed_samples)
     session.steps_in_episode = 0

@@ -53,6 +53,15 @@ def everywhere(condition: bool) -> bool:
     return bool(tensor.item())
 
 
+def data_parallel() -> tuple[int, int]:
+    """The data-parallel rank of this process, and how many there are."""
+    from megatron.core import parallel_state as mpu
+
+    if mpu.model_parallel_is_initialized():
+        return mpu.get_data_parallel_rank(), mpu.get_data_parallel_world_size()
+    return (dist.get_rank(), dist.get_world_size()) if connected() else (0, 1)
+
+
 def store() -> Any:
     """Where the ranks of this run can leave bytes for each other; None for a single one.
 
@@ -68,7 +77,7 @@ def post(store: Any, key: str, data: bytes) -> None:
     try:
         store.set(f"{key}/{rank()}", data)
     except RuntimeError as error:  # rank 0 will say what came of it
-        logger.warning("rank %d cannot hand in its random states: %s", rank(), error)
+        logger.warning("rank %d cannot hand in its states: %s", rank(), error)
 
 
 def collect(store: Any, key: str, ranks: int) -> list[bytes]:
@@ -83,7 +92,7 @@ def collect(store: Any, key: str, ranks: int) -> list[bytes]:
     while keys and not store.check(keys):
         if time.monotonic() > deadline:
             missing = next(rank for rank, key in enumerate(keys, start=1) if not store.check([key]))
-            raise DamagedError(f"rank {missing} did not hand in its random states within {COLLECT_S:.0f} s")
+            raise DamagedError(f"rank {missing} did not hand in its states within {COLLECT_S:.0f} s")
         time.sleep(0.01)
     found = [store.get(key) for key in keys]
     drop(store, key, ranks)

@@ -13,7 +13,7 @@ import torch
 
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.records import Rng
-from . import background, ranks
+from . import ranks
 
 TRACKER = "tracker."  # prefix of the states in Megatron's tracker of CUDA random states
 
@@ -70,42 +70,11 @@ def restore(states: Arrays) -> None:
     _set_tracker_states({n[len(TRACKER) :]: _tensor(s) for n, s in states.items() if n.startswith(TRACKER)})
 
 
-class Gathered(msgspec.Struct, frozen=True):
-    """The states of every rank, as rank 0 gets them; there may be thousands, so the writer unpacks them."""
-
-    mine: Captured
-    store: Any  # holds those of the others
-    key: str
-    unused: tuple[str, ...]  # keys of earlier ones that were not unpacked
-    layout: dict[str, int]
-
-    def unpack(self) -> tuple[Rng, Arrays]:
-        """The states for the data checkpoint.
-
-        Raises:
-            DamagedError: Those of a rank did not arrive.
-        """
-        for key in self.unused:
-            ranks.drop(self.store, key, self.layout["ranks"])
-        parts = [self.mine.pack(), *ranks.collect(self.store, self.key, self.layout["ranks"])]
-        distinct = {part: i for i, part in enumerate(dict.fromkeys(parts))}
-        arrays = {f"rng/{i}/{name}": array for part, i in distinct.items() for name, array in unpack(part).items()}
-        return Rng(state_of_rank=tuple(distinct[part] for part in parts), layout=self.layout), arrays
-
-
-def gather(key: str, unused: tuple[str, ...]) -> Gathered | None:
-    """Capture the states of this rank and hand them to rank 0, which gets them all. Call on every rank.
-
-    Args:
-        key: the same on every rank, and another each time.
-        unused: keys of earlier ones that rank 0 did not ask for; they are deleted with this one.
-    """
-    mine, store = capture(), ranks.store()
-    if ranks.rank() == 0:
-        return Gathered(mine, store, key, unused, layout())
-    if store is not None:
-        background.submit(lambda: ranks.post(store, key, mine.pack()))
-    return None
+def merge(packed: list[bytes], layout: dict[str, int]) -> tuple[Rng, Arrays]:
+    """The states of all ranks, in rank order, for the data checkpoint."""
+    distinct = {part: i for i, part in enumerate(dict.fromkeys(packed))}
+    arrays = {f"rng/{i}/{name}": array for part, i in distinct.items() for name, array in unpack(part).items()}
+    return Rng(state_of_rank=tuple(distinct[part] for part in packed), layout=layout), arrays
 
 
 def states_of(rank: int, rng: Rng, arrays: Arrays) -> Arrays | None:

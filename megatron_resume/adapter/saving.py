@@ -16,9 +16,10 @@ from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
 from ..roles import FROZEN
-from . import curves, formats, ranks, rng, save_folders, session
+from . import curves, formats, gathering, ranks, save_folders, session
 from .digester import Digester
 from .ending import truthful_end
+from .gathering import Gathered
 from .installed import installed_versions
 from .lease_keeper import superseded
 from .pruning import Pruning
@@ -297,28 +298,28 @@ def scheduler_steps(scheduler: Any) -> int | None:
     return None if steps is None else int(steps)
 
 
-def _gather_states(current: Session, role: str, iteration: int) -> rng.Gathered | None:
+def _gather_states(current: Session, role: str, iteration: int) -> Gathered | None:
     """With the save that completes what this process holds, where it owns the data. Call on every rank."""
     _saves.tried[role, iteration] += 1
     if not (current.owns_data and _completes(current, role, iteration, _saves.tried)):
         return None
     key = f"megatron_resume/{current.attempt}/{iteration}/{_saves.tried[role, iteration]}"
     unused, _saves.unused = tuple(_saves.unused), []
-    return rng.gather(key, unused)
+    return gathering.gather(key, unused, current.tracked.capture_of_rank())
 
 
 def _completes(current: Session, role: str, iteration: int, saves: Container[tuple[str, int]]) -> bool:
     return all(other == role or (other, iteration) in saves for other in current.save_folders)
 
 
-def _unused(states: rng.Gathered | None) -> None:
+def _unused(states: Gathered | None) -> None:
     """These random states will not be asked for, and go when the next ones do."""
     if states is not None:
         _saves.unused += [*states.unused, states.key]
 
 
 def _capture(
-    current: Session, save: Save, args: Any, scheduler: Any, states: rng.Gathered | None, problem: str | None
+    current: Session, save: Save, args: Any, scheduler: Any, states: Gathered | None, problem: str | None
 ) -> FinishedSave | None:
     """All that belongs to this moment, for the writer on rank 0."""
     if ranks.rank() != 0:
@@ -344,6 +345,7 @@ def _capture(
         data=data,
         arrays=arrays,
         states=states if completes else None,
+        proofs=current.tracked.proofs(progress.consumed_samples) if completes else {},
         problem=problem,
     )
 
@@ -371,14 +373,14 @@ def _progress(current: Session, args: Any) -> Moment:
 
 
 def _data(current: Session, name: PointName, progress: Moment) -> tuple[DataCheckpoint, Arrays]:
-    tracked, arrays = current.tracked.capture()
+    tracked, arrays = current.tracked.capture(progress.consumed_samples)
     data = DataCheckpoint(
         iteration=name.iteration,
         attempt=name.attempt,
         nonce=current.nonce,
         progress=progress,
         tracked=tracked,
-        rng=None,  # the writer unpacks it
+        rng=None,  # the writer unpacks it, and computes the fingerprints
         fingerprints={},
     )
     return data, arrays

@@ -1,5 +1,6 @@
-"""Objects whose state travels in the data checkpoint: anything with state_dict and load_state_dict."""
+"""Objects whose state travels in the data checkpoint, by name: of the job, or of each data-parallel rank."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -11,6 +12,8 @@ from ..checkpoint.arrays import Arrays
 from ..checkpoint.nesting import is_deeper
 from ..checkpoint.records import MAX_NESTING
 from ..errors import ConfigError, MismatchError
+from . import loaders, ranks
+from .orders import Order, order_of
 
 
 class Stateful(Protocol):
@@ -24,41 +27,101 @@ class Stateful(Protocol):
 class Tracked(msgspec.Struct):
     """The tracked objects of this process by name."""
 
-    objects: dict[str, Stateful] = {}
+    objects: dict[str, Any] = {}
+    orders: dict[str, Order] = {}  # of these objects: what follows the job's consumed samples
+    per_rank: set[str] = set()  # names of what each data-parallel rank has its own of
     experience: set[str] = set()  # names that hold a running episode's experience
 
-    def add(self, name: str, obj: Stateful, *, experience: bool) -> None:
+    def add(
+        self, name: str, obj: Any, *, experience: bool = False, per_rank: bool = False, own_position: bool = False
+    ) -> None:
         """Raises ConfigError for a name taken by another object, or for state that cannot be stored."""
-        if not (hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict")):
+        if self.objects.get(name, obj) is not obj:
+            raise ConfigError(f"track({name!r}, ...) was called with another object before; use another name")
+        order = None if own_position else order_of(obj)
+        per_rank = per_rank or loaders.is_loader(obj)
+        if order is None and not (hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict")):
             raise ConfigError(
                 f"track({name!r}, ...) got a {type(obj).__qualname__}, which has no state_dict and "
                 "load_state_dict; give it both"
             )
-        if self.objects.get(name, obj) is not obj:
-            raise ConfigError(f"track({name!r}, ...) was called with another object before; use another name")
-        _check_storable(name, obj.state_dict())  # before any work, not at the first save
+        if order is not None:
+            self.orders[name] = order
+        elif not per_rank:  # to ask a loader for its state may start its workers
+            _check_storable(name, obj.state_dict())  # before any work, not at the first save
         self.objects[name] = obj
+        if per_rank:
+            self.per_rank.add(name)
         if experience:
             self.experience.add(name)
 
-    def capture(self) -> tuple[dict[str, Any], Arrays]:
-        """The state of all objects now, as JSON and arrays that training no longer changes."""
+    def capture(self, consumed_samples: int) -> tuple[dict[str, Any], Arrays]:
+        """The state of what all ranks share, now, as JSON and arrays that training no longer changes."""
         arrays: Arrays = {}
-        states = {n: codec.pack(o.state_dict(), f"tracked/{n}", arrays, _to_array) for n, o in self.objects.items()}
-        return states, arrays
+        shared = {n: o for n, o in self.objects.items() if n not in self.per_rank}
+        states = {
+            name: self.orders[name].state_at(consumed_samples) if name in self.orders else obj.state_dict()
+            for name, obj in shared.items()
+        }
+        return {n: codec.pack(state, f"tracked/{n}", arrays, _to_array) for n, state in states.items()}, arrays
 
-    def load(self, name: str, states: dict[str, Any], arrays: Arrays, where: object) -> None:
-        """Give the object `name` its saved state.
+    def capture_of_rank(self) -> loaders.Captured:
+        """The state of what this data-parallel rank has its own of, now."""
+        arrays: Arrays = {}
+        rank = ranks.data_parallel()[0]
+        states = {
+            name: codec.pack(self.objects[name].state_dict(), f"tracked/{name}@{rank}", arrays, _to_array)
+            for name in sorted(self.per_rank)
+        }
+        return loaders.Captured(rank, states, arrays)
+
+    def proofs(self, consumed_samples: int) -> dict[str, Callable[[], str]]:
+        """What proves the orders at this position, by name."""
+        found = {name: order.proof_at(consumed_samples) for name, order in self.orders.items()}
+        return {name: proof for name, proof in found.items() if proof is not None}
+
+    def move_to(self, consumed_samples: int) -> None:
+        """Let the orders follow, between two episodes."""
+        for order in self.orders.values():
+            order.move_to(consumed_samples)
+
+    def load(
+        self,
+        name: str,
+        states: dict[str, Any],
+        arrays: Arrays,
+        where: object,
+        *,
+        consumed_samples: int = 0,
+        on_dataset_change: str = "refuse",
+    ) -> str | None:
+        """Give the object `name` its saved state; what changed in the dataset since, in one line.
 
         Raises:
-            MismatchError: The point holds no state of this name.
+            DamagedError: The state is not what was saved.
+            MismatchError: The point holds no state of this name, or not one that this object could go on with.
         """
         if name not in states:
             raise MismatchError(
                 f"{where} holds no state named {name!r} (it holds {', '.join(sorted(states)) or 'none'}); "
                 "track it under its old name, or start fresh with --no-enable-resume-training"
             )
-        self.objects[name].load_state_dict(codec.unpack(states[name], arrays, _to_tensor))
+        state, obj = states[name], self.objects[name]
+        if name in self.per_rank:
+            if loaders.reshards(obj, state, ranks.data_parallel()[1]):
+                obj.batch_sampler.load_state_dict({"consumed_samples": consumed_samples})
+                return f"the loader was of {len(state[loaders.TAG])} ranks: its EpisodeSampler goes on without it"
+            state = loaders.state_of(name, state, *ranks.data_parallel())
+        elif loaders.is_of_ranks(state):
+            raise MismatchError(
+                f"{name!r} was saved as one state for each rank, and now all share one; track what was tracked, or "
+                "track it under another name"
+            )
+        unpacked = codec.unpack(state, arrays, _to_tensor)
+        if name in self.orders:
+            return self.orders[name].restore(unpacked, on_dataset_change)
+        obj.load_state_dict(unpacked)
+        return None
 
 
 def _check_storable(name: str, state: Any) -> None:

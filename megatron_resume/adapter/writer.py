@@ -23,7 +23,8 @@ from ..crash import crash_point
 from ..errors import ConfigError, DamagedError, UncommittedError
 from . import life
 from .at_end import at_end
-from .rng import Gathered
+from .gathering import Gathered
+from .orders import PROOF
 
 logger = logging.getLogger("megatron_resume")
 
@@ -43,7 +44,8 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     arguments: dict[str, Any]
     data: DataCheckpoint | None  # where this save completes what this process holds
     arrays: Arrays
-    states: Gathered | None = None  # random states of all ranks, to go into `data`
+    states: Gathered | None = None  # of all ranks, to go into `data`
+    proofs: dict[str, Callable[[], str]] = {}  # of the orders that prompts are drawn in, to go into `data`
     problem: str | None = None  # why it cannot be committed, where that is known already
 
 
@@ -123,7 +125,7 @@ class Writer:
         commit.write_receipt(point, receipt)
         logger.info("saved %s of %s (%.1f MB)", save.role, save.name, sum(file.size for file in receipt.files) / 1e6)
         if save.data is not None:
-            _write_data(point, save.data, save.arrays, save.states)
+            _write_data(point, save)
         missing = commit.missing_parts(point, self.roles)
         if missing:
             self._warn_of_older_than(save)
@@ -219,9 +221,12 @@ def _with_path(error: Exception, path: Path) -> str:
     return f"{path}: {error}" if nameless else str(error)
 
 
-def _write_data(point: Path, data: DataCheckpoint, arrays: Arrays, states: Gathered | None) -> None:
-    if states is not None:
-        random_states, random_arrays = states.unpack()
-        data = msgspec.structs.replace(data, rng=random_states)
-        arrays = {**arrays, **random_arrays}
+def _write_data(point: Path, save: FinishedSave) -> None:
+    data, arrays = save.data, save.arrays
+    assert data is not None and isinstance(data.tracked, dict)
+    if save.states is not None:
+        random_states, of_ranks, arrays_of_ranks = save.states.unpack()
+        data = msgspec.structs.replace(data, rng=random_states, tracked={**data.tracked, **of_ranks})
+        arrays = {**arrays, **arrays_of_ranks}
+    data = msgspec.structs.replace(data, fingerprints={name: {PROOF: prove()} for name, prove in save.proofs.items()})
     commit.write_data(point, data, codec.dump(arrays) if arrays else None)

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ..crash import crash_point
 
@@ -53,6 +54,22 @@ def replace(path: Path, data: bytes) -> None:
     crash_point("write.end", path.name)
 
 
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file to fill; when the block ends without an error it takes the place of `path`, durable."""
+    temporary = _temporary(path)
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)
+
+
 def move(source: Path, target: Path) -> None:
     """Rename a file or folder into another folder, which is made, durable when this returns."""
     crash_point("move.begin", source.name)
@@ -66,7 +83,7 @@ def move(source: Path, target: Path) -> None:
 
 def _write_temporary(path: Path, data: bytes) -> Path:
     crash_point("write.begin", path.name)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = _temporary(path)
     with _removed_on_failure(temporary), open(temporary, "xb") as file:
         file.write(data)
         file.flush()
@@ -74,6 +91,10 @@ def _write_temporary(path: Path, data: bytes) -> Path:
         os.fsync(file.fileno())
     crash_point("write.synced", path.name)
     return temporary
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
 @contextmanager

@@ -44,7 +44,7 @@ class Controller:
 )
 def test_a_forged_tensor_is_refused(forged: dict[str, Any]) -> None:
     tracked = Tracked()
-    tracked.add("kl", Controller(), experience=False)
+    tracked.add("kl", Controller())
     state = {"kl": {"$tensor": "tracked/kl", **forged}}
     with pytest.raises(DamagedError, match="tracked state is damaged at"):
         tracked.load("kl", state, {"tracked/kl": np.zeros(16, dtype=np.uint8)}, "the point")
@@ -56,7 +56,7 @@ def test_state_that_no_reader_would_take_is_refused_when_it_is_tracked(depth: in
     for _ in range(depth - 1):
         state = [state]
     with pytest.raises(ConfigError, match=r"track\('kl', ...\): its state is nested"):
-        Tracked().add("kl", Controller(state), experience=False)
+        Tracked().add("kl", Controller(state))
 
 
 def test_state_nested_as_deep_as_may_be_comes_back(job: JobOnDisk) -> None:
@@ -64,8 +64,8 @@ def test_state_nested_as_deep_as_may_be_comes_back(job: JobOnDisk) -> None:
     for _ in range(MAX_NESTING - 2):
         state = [state]
     tracked = Tracked()
-    tracked.add("kl", Controller(state), experience=False)
-    states, arrays = tracked.capture()
+    tracked.add("kl", Controller(state))
+    states, arrays = tracked.capture(0)
     tracked.load("kl", states, arrays, "the point")
     assert tracked.objects["kl"].state_dict() == state
 

@@ -1,4 +1,4 @@
-"""How the random states of every rank come to rank 0: by the store of the run, in no collective."""
+"""How the states of every rank come to rank 0: by the store of the run, in no collective."""
 
 import random
 import threading
@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megatron_resume.adapter import ranks, rng
+from megatron_resume.adapter import loaders, ranks, rng
+from megatron_resume.adapter.gathering import Gathered, OfRank
 from megatron_resume.errors import DamagedError
 
 
@@ -49,19 +50,22 @@ def test_a_rank_that_is_slow_is_waited_for_and_the_store_stays_free(
 def test_a_rank_that_never_hands_in_its_states_is_named(store: dist.TCPStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "COLLECT_S", 0.05)
     post(store, monkeypatch, 1, b"here")
-    with pytest.raises(DamagedError, match="rank 2 did not hand in its random states"):
+    with pytest.raises(DamagedError, match="rank 2 did not hand in its states"):
         ranks.collect(store, "megatron_resume/1/4/1", 4)
 
 
 def test_states_that_came_to_no_point_go_with_the_next_ones(
     store: dist.TCPStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    states = rng.Captured(random.getstate(), np.random.get_state(), {"torch": torch.get_rng_state()})
+    states = OfRank(
+        rng.Captured(random.getstate(), np.random.get_state(), {"torch": torch.get_rng_state()}),
+        loaders.Captured(0, {}, {}),
+    )
     post(store, monkeypatch, 1, b"never asked for")
     store.set("megatron_resume/1/6/1/1", states.pack())
     before = store.num_keys()
-    later = rng.Gathered(states, store, "megatron_resume/1/6/1", ("megatron_resume/1/4/1",), {"ranks": 2})
-    found, arrays = later.unpack()
+    later = Gathered(states, store, "megatron_resume/1/6/1", ("megatron_resume/1/4/1",), {"ranks": 2})
+    found, _, arrays = later.unpack()
     assert found.state_of_rank == (0, 0), "equal states are kept once"
     assert np.array_equal(arrays["rng/0/torch"], torch.get_rng_state().numpy())
     assert store.num_keys() == before - 2

@@ -1,6 +1,7 @@
 """`verify` says which points are whole; with `--deep` it reads all of them, and goes on where it stopped."""
 
 import json
+import math
 import os
 import pty
 import shutil
@@ -321,10 +322,13 @@ def test_a_bar_shows_bytes_and_time_left_on_a_terminal(stuck: JobOnDisk) -> None
     said = ""
     while "TB" not in said or "left" not in said:
         said += os.read(ours, 65536).decode()
-    process.send_signal(signal.SIGINT)
+    sent = -math.inf
     while chunk := read_or_end(ours):
         said += chunk.decode()
-    assert process.wait(60) == 130
+        if time.monotonic() - sent > 20:  # Python drops one that falls into a finalizer; people then type it again
+            process.send_signal(signal.SIGINT)
+            sent = time.monotonic()
+    assert process.wait(60) == 130, said
     assert "goes on with the file at which it was" in said
 
 

@@ -188,6 +188,36 @@ def tracks_its_rows():
     run, Job.run = Job.run, run_with_rows
 
 
+def draws_in_another_order():
+    from megatron_resume.data import keys
+
+    keys._DOMAIN = b"megatron_resume order 2\0"
+
+
+def draws_from_a_loader():
+    """As a script whose prompts come from torchdata, each rank with a part of its own."""
+    from rlhf.job import Job
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    def run_with_loader(self):
+        rank = torch.distributed.get_rank()
+        loader = StatefulDataLoader(range(rank * 100, rank * 100 + 100), batch_size=4, num_workers=1)
+        megatron_resume.track("loader", loader)
+        batches = iter(loader)
+
+        def advance(*, samples):
+            share = samples // torch.distributed.get_world_size()
+            rows = [row for _ in range(share // 4) for row in next(batches).tolist()]
+            drawn = f"rank {rank} drew in episode {api.progress().episode}: {' '.join(map(str, rows))}."
+            os.write(1, f"{drawn}\n".encode())  # in one piece
+            api.advance(samples=samples)
+
+        megatron_resume.advance = advance
+        return run(self)
+
+    run, Job.run = Job.run, run_with_loader
+
+
 def trusts_every_format():
     from megatron_resume.adapter import formats
 

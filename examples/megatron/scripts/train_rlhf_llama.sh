@@ -45,8 +45,9 @@ Flags of train_rlhf.py
   --make-checkpoints     make those two with random weights where they do not exist (on for tiny)
   --num-episodes N       episodes to train (16)
   --save-episode-interval N   save every N episodes, and after the last (1)
-  --prompt-file FILE     JSON lines with the prompts, read in file order, again from the start at the end
-                         (default: the example's own)
+  --prompt-file FILE     JSON lines with the prompts, each once in an epoch (default: the example's own)
+  --no-shuffle-prompts   draw them in file order, not in one that --seed decides for each epoch
+  --prompt-index-dir DIR where the index of the prompt file is kept ($XDG_CACHE_HOME/megatron_resume/prompts)
   --prompt-key KEY       key of the prompt in each line (default: the first of prompt, question,
                          instruction, text that the first line has)
   --samples-per-episode N     prompts of one episode, over all ranks (32)
@@ -70,6 +71,7 @@ Flags of megatron_resume
                          continue from a resume point when there is one (on), or leave every argument alone
   --load-data-checkpoint-iteration N   resume from this iteration, not the newest
   --max-data-ckpt-nums N      how many resume points to keep
+  --on-dataset-change append  go on although rows were added at the end of the prompt file
   --resume-role ROLE     the role of a process with one model; here each model has its own
   --trained-roles LIST   the roles that commit together (policy,value)
   --resume-config FILE   read these settings from the runtime: section of an rlhf.yaml

@@ -17,6 +17,7 @@ class Experience:
     """
 
     positions: Tensor  # [samples], the prompts' positions in the run
+    prompt_rows: Tensor  # [samples], their rows in the file
     tokens: Tensor  # prompt, response, padding
     mask: Tensor  # 1 where a token of the response is chosen
     score: Tensor  # [samples], the reward model's

@@ -10,13 +10,14 @@ from megatron.training.checkpointing import save_checkpoint
 from megatron.training.training import preprocess_common_state_dict
 
 import megatron_resume
+from megatron_resume.data import EpisodeSampler, JsonlPrompts
+from megatron_resume.errors import PromptError
 
 from . import trace
 from .experience import Experience, minibatches
 from .final_state import write_final_state
 from .options import read_options
 from .ppo import AdaptiveKLController
-from .prompts import PromptError, Prompts, read_prompts
 from .refuse import refuse
 from .report import Report
 from .roles import TRAINED, arguments_of
@@ -29,9 +30,18 @@ from .update import train_policy, train_value
 class Job:
     """Everything that the loop uses; the state that a resume brings back is in models and controller."""
 
-    def __init__(self, args: argparse.Namespace, prompts: Prompts) -> None:
+    def __init__(self, args: argparse.Namespace, prompts: JsonlPrompts) -> None:
         self.args = args
         self.prompts = prompts
+        self.sampler = EpisodeSampler(
+            len(prompts),
+            samples_per_episode=args.samples_per_episode,
+            seed=args.seed,
+            shuffle=args.shuffle_prompts,
+            datasets=prompts,
+            described={"tokenizer": args.tokenizer_model or args.tokenizer_type},
+        )
+        megatron_resume.track("prompts", self.sampler)  # first: a changed dataset is refused before any work
         self.tokens = build_tokens()
         self.models = load_models(args)
         self.controller = AdaptiveKLController(args.init_kl_coef, args.kl_target, args.kl_horizon)
@@ -51,7 +61,8 @@ class Job:
             self.prompts,
             self.tokens,
             self.args,
-            first_position=megatron_resume.progress().consumed_samples,
+            first_position=self.sampler.consumed_samples,
+            prompt_rows=self.sampler.take(self.args.samples_per_episode).tolist(),
             kl_coef=self.controller.coefficient,
         )
         for minibatch in minibatches(experience, self.args.global_batch_size, self.args.ppo_epochs):
@@ -69,6 +80,7 @@ class Job:
             episode=episode,
             iteration=policy.args.iteration + 1,
             prompt_ids=minibatch.positions.tolist(),
+            prompt_rows=minibatch.prompt_rows.tolist(),
             tokens_sha256=trace.tokens_digest(minibatch),
             reward=minibatch.score.mean().item(),
             policy_loss=train_policy(policy, minibatch),
@@ -106,7 +118,7 @@ def main() -> int:
     """Run the job; the exit status of the process."""
     options = read_options(sys.argv[1:])
     try:
-        prompts = read_prompts(options.prompt_file, options.prompt_key)
+        prompts = JsonlPrompts(options.prompt_file, key=options.prompt_key, cache_dir=options.prompt_index_dir)
     except PromptError as error:
         refuse(str(error))
     args = start_megatron(options)

@@ -60,7 +60,18 @@ def _add_prompts(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--prompt-file",
         default=str(EXAMPLE / "data" / "prompts.jsonl"),
-        help="JSON lines with the prompts, read in file order (default: the example's own)",
+        help="JSON lines with the prompts (default: the example's own)",
+    )
+    group.add_argument(
+        "--shuffle-prompts",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw the prompts of each epoch in another order, which --seed decides; else in file order "
+        "(default: shuffled)",
+    )
+    group.add_argument(
+        "--prompt-index-dir",
+        help="where the index of the prompt file's lines is kept (default: $XDG_CACHE_HOME/megatron_resume/prompts)",
     )
     group.add_argument(
         "--prompt-key",

@@ -1,6 +1,7 @@
 """Roll out an episode: sample responses to its prompts and judge them."""
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 from megatron.core import mpu
@@ -8,23 +9,27 @@ from torch import Tensor
 
 from . import forward, ppo
 from .experience import Experience, gather_over_data_parallel
-from .prompts import Prompts
 from .roles import RoleModel
 from .tokens import Tokens, encode_prompt
 
 
 def roll_out(
     models: dict[str, RoleModel],
-    prompts: Prompts,
+    prompts: Sequence[str],
     tokens: Tokens,
     args: argparse.Namespace,
     *,
     first_position: int,
+    prompt_rows: list[int],
     kl_coef: float,
 ) -> Experience:
-    """The experience of the episode whose prompts start at `first_position`, equal on every rank."""
-    positions = _local_positions(first_position, args.samples_per_episode)
-    encoded = [encode_prompt(tokens, prompts[p], args.seq_length - args.response_length) for p in positions]
+    """The experience of the episode whose prompts start at `first_position`, equal on every rank.
+
+    `prompt_rows` are the rows of `prompts` for the whole episode; each data-parallel rank takes its share.
+    """
+    share = _local_share(len(prompt_rows))
+    positions, rows = [first_position + i for i in share], [prompt_rows[i] for i in share]
+    encoded = [encode_prompt(tokens, prompts[row], args.seq_length - args.response_length) for row in rows]
     sampled, mask = _sample(models["policy"], encoded, positions, tokens, args)
     batch = args.rollout_batch_size
     logprobs = forward.logprobs(models["policy"], sampled, batch)
@@ -34,18 +39,20 @@ def roll_out(
     # The score is read after the response's last token, one position behind its choice.
     score = judged.gather(1, (ppo.last_position(mask) + 1).unsqueeze(1)).squeeze(1)
     device = torch.cuda.current_device()
-    local = (torch.tensor(positions, device=device), sampled, mask, score, kl, logprobs, values)
+    drawn = torch.tensor(positions, device=device), torch.tensor(rows, device=device)
+    local = (*drawn, sampled, mask, score, kl, logprobs, values)
     return _with_advantages(*(gather_over_data_parallel(part) for part in local), args=args, kl_coef=kl_coef)
 
 
-def _local_positions(first: int, num_samples: int) -> list[int]:
+def _local_share(num_samples: int) -> range:
     share = num_samples // mpu.get_data_parallel_world_size()
-    start = first + share * mpu.get_data_parallel_rank()
-    return list(range(start, start + share))
+    start = share * mpu.get_data_parallel_rank()
+    return range(start, start + share)
 
 
 def _with_advantages(
     positions: Tensor,
+    prompt_rows: Tensor,
     tokens: Tensor,
     mask: Tensor,
     score: Tensor,
@@ -58,7 +65,7 @@ def _with_advantages(
 ) -> Experience:
     rewards = ppo.penalised_rewards(score, kl, mask, kl_coef)
     advantages, returns = ppo.advantages_and_returns(rewards, values, mask, args.discount, args.gae_lambda)
-    return Experience(positions, tokens, mask, score, kl.sum(dim=1), logprobs, values, advantages, returns)
+    return Experience(positions, prompt_rows, tokens, mask, score, kl.sum(dim=1), logprobs, values, advantages, returns)
 
 
 def _sample(

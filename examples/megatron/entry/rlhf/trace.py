@@ -16,7 +16,8 @@ class Iteration:
     attempt: int
     episode: int
     iteration: int
-    prompt_ids: list[int]  # positions of the prompts in the run; row = position % rows of the file
+    prompt_ids: list[int]  # positions of the prompts in the run
+    prompt_rows: list[int]  # their rows in the file
     tokens_sha256: str
     reward: float
     policy_loss: float

@@ -1,0 +1,122 @@
+"""Line indexes kept between starts: each is built once for all processes of a machine, outside of the data's folder."""
+
+import fcntl
+import io
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from ..checkpoint.atomic import replacing
+from .line_index import BadIndex, LineIndex, Source, build_index, index_in_memory, open_index
+from .lines import Progress
+
+UNUSED_AFTER_S = 7 * 24 * 3600  # an index of an earlier state of a file is then removed
+
+_log = logging.getLogger(__name__)
+
+
+class _Unusable(Exception):
+    """The cache cannot be written."""
+
+
+def default_cache() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache) / "megatron_resume" / "prompts"
+
+
+def find_or_build(file: BinaryIO, source: Source, cache: Path, progress: Progress) -> LineIndex:
+    """The index of `file`, which is open at its beginning: from the cache, else built there, else built in memory.
+
+    Processes that ask at once wait for the one that builds. A damaged index is built anew, with a warning.
+
+    Raises:
+        EOFError: The file became shorter.
+    """
+    path = cache / f"{source.where[:16]}-{source.size:x}-{source.mtime_ns:x}-{source.inode:x}.index"
+    try:
+        return _find(path, source, on_damage=_log.debug) or _build(file, source, path, progress)
+    except _Unusable as error:
+        _log.warning(
+            "The index of the prompts cannot be kept in %s (%s) and is built in memory by each process; set "
+            "XDG_CACHE_HOME to a folder that you may write to",
+            cache,
+            error,
+        )
+    file.seek(0)
+    target = io.BytesIO()
+    build_index(file, source, target, progress)
+    return index_in_memory(target.getbuffer())
+
+
+def _find(path: Path, source: Source, *, on_damage: Callable[..., None]) -> LineIndex | None:
+    try:
+        index = open_index(path, source)
+        with suppress(OSError):  # a cache that may only be read serves as well
+            os.utime(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, BadIndex) as error:
+        on_damage("%s is not used and built anew: %s", path, error)
+        return None
+    return index
+
+
+def _build(file: BinaryIO, source: Source, path: Path, progress: Progress) -> LineIndex:
+    with _locked(path):
+        found = _find(path, source, on_damage=_log.warning)  # another process may have built it meanwhile
+        return found or _write(file, source, path, progress)
+
+
+def _write(file: BinaryIO, source: Source, path: Path, progress: Progress) -> LineIndex:
+    try:
+        _remove_leftovers(path)
+        with replacing(path) as target:
+            build_index(file, source, target, progress)
+        return open_index(path, source)
+    except (OSError, BadIndex) as error:
+        raise _Unusable(str(error)) from error
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock on all indexes of a file; it ends with its process at the latest."""
+    with _open_lock(path) as lock:
+        _wait_for(lock, path)
+        yield
+
+
+def _open_lock(path: Path) -> BinaryIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path.with_name(f"{_where(path)}.lock"), "ab")
+    except OSError as error:
+        raise _Unusable(error.strerror) from error
+
+
+def _where(path: Path) -> str:
+    """What the names of all indexes of one file begin with."""
+    return path.name.split("-")[0]
+
+
+def _wait_for(lock: BinaryIO, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _log.info("Waiting for another process, which builds %s", path)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise _Unusable(f"no lock there: {error.strerror}") from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What builders left who died, and indexes of earlier states of the file. Call with the lock."""
+    for torn in path.parent.glob(f".{path.name}.*.tmp"):
+        torn.unlink(missing_ok=True)
+    long_ago = time.time() - UNUSED_AFTER_S
+    for other in path.parent.glob(f"{_where(path)}-*.index"):
+        if other != path and other.stat().st_mtime < long_ago:
+            other.unlink(missing_ok=True)

@@ -1,0 +1,104 @@
+"""torchdata's StatefulDataLoader, tracked: each data-parallel rank gets its own position back, or is refused."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from megatron_resume.adapter import loaders, ranks
+from megatron_resume.adapter.tracked import Tracked
+from megatron_resume.errors import DamagedError, MismatchError
+
+ROWS = list(range(60))
+
+
+@pytest.fixture
+def as_rank(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def pretend(rank: int, num_ranks: int) -> None:
+        monkeypatch.setattr(ranks, "data_parallel", lambda: (rank, num_ranks))
+
+    return pretend
+
+
+def loader(rank: int, num_ranks: int, workers: int) -> Any:
+    return StatefulDataLoader(ROWS[rank::num_ranks], batch_size=4, num_workers=workers)
+
+
+def saved_after(steps: int, num_ranks: int, workers: int, as_rank: Any) -> tuple[Any, Any, list[list[int]]]:
+    """What the data checkpoint holds after `steps` of every rank, its arrays, and what the ranks draw next."""
+    parts, following = [], []
+    for rank in range(num_ranks):
+        as_rank(rank, num_ranks)
+        made = loader(rank, num_ranks, workers)
+        tracked = Tracked()
+        tracked.add("loader", made)
+        batches = iter(made)
+        for _ in range(steps):
+            next(batches)
+        parts.append(tracked.capture_of_rank().pack())
+        following.append(next(batches).tolist())
+    states, arrays = loaders.merge(parts)
+    return states, arrays, following
+
+
+@pytest.fixture(params=[0, 2], ids=["in the process", "two workers"])
+def workers(request: pytest.FixtureRequest) -> Iterator[int]:
+    yield request.param
+
+
+def test_each_rank_goes_on_where_it_stopped(workers: int, as_rank: Any) -> None:
+    states, arrays, following = saved_after(3, 2, workers, as_rank)
+    for rank in range(2):
+        as_rank(rank, 2)
+        made = loader(rank, 2, workers)
+        tracked = Tracked()
+        tracked.add("loader", made)
+        tracked.load("loader", states, arrays, "the point")
+        assert next(iter(made)).tolist() == following[rank]
+
+
+def test_another_number_of_ranks_is_refused_with_the_reason(as_rank: Any) -> None:
+    states, arrays, _ = saved_after(1, 2, 0, as_rank)
+    as_rank(0, 3)
+    tracked = Tracked()
+    tracked.add("loader", loader(0, 3, 0))
+    with pytest.raises(MismatchError, match="the position of each of 2 data-parallel ranks, and this run has 3"):
+        tracked.load("loader", states, arrays, "the point")
+
+
+def test_of_ranks_that_read_the_same_data_the_first_speaks(as_rank: Any) -> None:
+    of_0, of_1 = (loaders.Captured(rank, {"loader": rank}, {}).pack() for rank in range(2))
+    without = loaders.Captured(0, {}, {}).pack()  # as tensor-parallel ranks, which have no loader
+    states, _ = loaders.merge([of_0, without, of_1, loaders.Captured(1, {"loader": 9}, {}).pack()])
+    assert states == {"loader": {loaders.TAG: [0, 1]}}
+
+
+def test_a_rank_that_did_not_track_its_loader_leaves_no_point() -> None:
+    parts = [loaders.Captured(0, {"loader": 0}, {}).pack(), loaders.Captured(1, {}, {}).pack()]
+    with pytest.raises(DamagedError, match="data-parallel rank 1 tracks no 'loader'"):
+        loaders.merge(parts)
+
+
+def test_what_all_shared_is_not_taken_for_that_of_a_rank() -> None:
+    with pytest.raises(MismatchError, match="was saved as one state for all ranks"):
+        loaders.state_of("loader", {"step": 3}, 0, 1)
+
+
+def test_what_each_rank_had_is_not_given_to_one_that_all_share() -> None:
+    class Shared:
+        def state_dict(self) -> dict[str, int]:
+            return {}
+
+        def load_state_dict(self, state: Any) -> None:
+            raise AssertionError("it got the state of a rank")
+
+    tracked = Tracked()
+    tracked.add("loader", Shared())
+    with pytest.raises(MismatchError, match="was saved as one state for each rank"):
+        tracked.load("loader", {"loader": {loaders.TAG: [{}]}}, {}, "the point")
+
+
+def test_a_forged_list_of_ranks_is_refused() -> None:
+    with pytest.raises(DamagedError, match="the state of 'loader' is damaged"):
+        loaders.state_of("loader", {loaders.TAG: "x"}, 0, 1)
