@@ -14,6 +14,7 @@ class Window:
         self._positions = positions
         self._start, self._piece = 0, positions(0, 0)
         self._length = _AFTER_A_JUMP
+        self._longest = BLOCK // (2 if self._piece.ndim == 2 else 1)  # pairs take twice the memory
 
     def read(self, start: int, count: int) -> Indices:
         """The positions from `start` on, shape (count, ...); not to be written to."""
@@ -30,7 +31,7 @@ class Window:
 
     def _fetch(self, start: int, count: int) -> None:
         follows = self._start <= start <= self._start + len(self._piece)
-        self._length = min(self._length * 4, BLOCK) if follows else _AFTER_A_JUMP
+        self._length = min(self._length * 4, self._longest) if follows else _AFTER_A_JUMP
         whole = max(1, self._length // max(1, count)) * count  # whole batches: none is computed twice
         self._start, self._piece = start, self._positions(start, max(1, whole))
         self._piece.flags.writeable = False

@@ -150,9 +150,11 @@ def test_the_episode_is_that_of_the_position() -> None:
     assert (sampler.episode, sampler.consumed_samples) == (2, 11)
 
 
-@pytest.mark.parametrize("sizes", [10**12, [10**12, 10**9, 10**5]])
+@pytest.mark.parametrize("sizes", [10**9, 10**12, [10**12, 10**9, 10**5]])
 def test_seeking_and_reading_on_takes_less_than_a_mebibyte_at_any_size(sizes: int | list[int]) -> None:
-    sampler = EpisodeSampler(sizes, samples_per_episode=1_000_000, weights=None if sizes == 10**12 else [5, 3, 2])
+    sampler = EpisodeSampler(
+        sizes, samples_per_episode=1_000_000, weights=[5, 3, 2] if isinstance(sizes, list) else None
+    )
     tracemalloc.start()
     sampler.seek(991_234_567_890)
     rows = sum(len(batch) for batch in itertools.islice(sampler.for_rank(0, 1, 1_024), 100))

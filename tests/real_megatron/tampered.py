@@ -85,13 +85,16 @@ def kl_coefficient():
 
 
 def data_position():
-    import megatron_resume
+    from megatron_resume.data import EpisodeSampler
 
-    def from_the_first_sample():
-        now = api.progress()
-        return msgspec.structs.replace(now, consumed_samples=0) if now.resume_training else now
+    load = EpisodeSampler.load_state_dict
 
-    megatron_resume.progress = from_the_first_sample
+    def load_and_go_back(self, state, **choice):
+        change = load(self, state, **choice)
+        self.seek(0)
+        return change
+
+    EpisodeSampler.load_state_dict = load_and_go_back
 
 
 def save_before_advance():
