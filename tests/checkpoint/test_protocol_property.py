@@ -665,5 +665,5 @@ def test_the_machine_sees_that(mutant: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(where, name, instead)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(
-            Protocol, settings=budget(200, 20, phases=[Phase.generate], report_multiple_bugs=False)
+            Protocol, settings=budget(1000, 20, phases=[Phase.generate], report_multiple_bugs=False)
         )
