@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 import megatron_resume.auto  # noqa: E402
-from megatron_resume.adapter import api, loading, rng  # noqa: E402
+from megatron_resume.adapter import api, loading, ranks, rng  # noqa: E402
 
 
 def after_each_load(spoil):
@@ -319,7 +319,7 @@ def another_start_takes_the_names_and_withdraws():
     """As one with --take-over does that is refused when it has fenced policy already."""
     from rlhf import job
 
-    from megatron_resume.adapter import ranks, session
+    from megatron_resume.adapter import session
     from megatron_resume.checkpoint import fencing
 
     save = job.save_checkpoint
@@ -418,12 +418,15 @@ def saves_copies_too():
 
 
 def fails_in_the_second_episode():
+    """On rank 0; the other one waits for it, so that rank 0 is the first to end also on a busy machine."""
     from rlhf.job import Job
 
     begin = Job._episode
 
     def episode(self, number, report):
         if number == 1 and not api.progress().resume_training:
+            if ranks.rank() != 0:
+                time.sleep(3600)
             raise RuntimeError("the network is down")
         begin(self, number, report)
 

@@ -29,7 +29,7 @@ def test_a_run_that_fails_is_killed_and_finishes_says_so(
     ended = run.tampered("fails_in_the_second_episode")
     assert ended.code == 1
     assert "RuntimeError: the network is down" in ended.log
-    run.killed("train_step@value:3")
+    run.killed("event.end@committed")  # of iteration 4
     run.finish()
     failed, killed, finished = ends(run)
     assert failed == (2, "failed with exit code 1: RuntimeError: the network is down")
