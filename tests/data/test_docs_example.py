@@ -44,12 +44,13 @@ class Example:
         return drawn(out.splitlines())
 
     def run_until_killed(self, in_episode: int) -> Drawn:
-        process = self.start()
-        assert process.stdout is not None
-        lines = [next(line for line in process.stdout if line.startswith(f"{in_episode} "))]
-        os.killpg(process.pid, signal.SIGKILL)  # with its workers
-        process.communicate()
-        return drawn(lines)
+        """Dies, with its workers, when it has drawn the first batch of that episode."""
+        drawing = "print(episode, batch)"
+        assert drawing in CODE
+        process = self.start(CODE.replace(drawing, f"{drawing}; episode == {in_episode} and os.killpg(0, 9)"))
+        out, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        return drawn(out.splitlines())
 
 
 def drawn(lines: list[str]) -> Drawn:

@@ -94,7 +94,7 @@ def test_a_rank_that_was_taken_for_dead_ends_when_it_wakes(
         before = models_and_points(run)
         held.wake()
         thread.join(PATIENCE_S)
-        assert ends[0].codes[0] == 203, ends[0].log[-6000:]
+        assert ends[0].refused_with == 203, ends[0].log[-6000:]
         assert "attempt 1 was superseded by attempt 2" in ends[0].log
         assert models_and_points(run) == before
         assert run.status()["point"] == {"iteration": 6, "attempt": 2}
