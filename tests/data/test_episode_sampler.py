@@ -210,6 +210,7 @@ def test_a_proof_sees_one_other_row() -> None:
         ({"sizes": [4, 4], "drop_last": True}, "drop_last with several datasets: .* leave drop_last out"),
         ({"sizes": 2, "drop_last": True}, "drop_last with 2 rows and 3 samples per episode would drop every sample"),
         ({"described": {"template": "x" * 257}}, "of a longer text, its digest"),
+        ({"described": {"tokenizer": "of a path\udcff"}}, "a text of up to 256 characters in UTF-8"),
         ({"described": {"tokenizer": None}}, "described has 'tokenizer': 'None'"),
         ({"described": dict.fromkeys(map(str, range(17)), 1)}, "17 entries; give 16 at most"),
     ],
