@@ -305,6 +305,8 @@ def _gather_states(current: Session, role: str, iteration: int) -> Gathered | No
         return None
     key = f"megatron_resume/{current.attempt}/{iteration}/{_saves.tried[role, iteration]}"
     unused, _saves.unused = tuple(_saves.unused), []
+    if _saves.writer is not None:
+        unused += _saves.writer.take_unused()
     return gathering.gather(key, unused, current.tracked.capture_of_rank())
 
 
@@ -314,8 +316,7 @@ def _completes(current: Session, role: str, iteration: int, saves: Container[tup
 
 def _unused(states: Gathered | None) -> None:
     """These random states will not be asked for, and go when the next ones do."""
-    if states is not None:
-        _saves.unused += [*states.unused, states.key]
+    _saves.unused += gathering.keys_of(states)
 
 
 def _capture(
