@@ -99,6 +99,7 @@ def _restore(session: Session, point: ResumePoint, name: str) -> None:
         session.arrays,
         point.name,
         consumed_samples=consumed,
+        mid_episode=data.progress.mid_episode,
         on_dataset_change=session.config.on_dataset_change,
     )
     if change and ranks.rank() == 0:

@@ -1,5 +1,6 @@
 """Orders that prompts are drawn in: saved at the job's consumed samples, wherever a loader has drawn ahead to."""
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -7,6 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from ..errors import DamagedError, MismatchError
+
+logger = logging.getLogger("megatron_resume")
 
 PROOF = "last_samples"  # in the fingerprints of a data checkpoint: digest of the last samples that were drawn
 
@@ -48,6 +51,7 @@ class EpisodeOrder:
 
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
+        self._has_warned = False
 
     def state_at(self, consumed_samples: int) -> dict[str, Any]:
         state: dict[str, Any] = self.sampler.state_dict(consumed_samples)
@@ -58,6 +62,16 @@ class EpisodeOrder:
         return str(change) if change else None
 
     def move_to(self, consumed_samples: int) -> None:
+        given = self.sampler.consumed_samples
+        if given > consumed_samples and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "the sampler gave prompts up to sample %d, and the job says that it used %d: those between come again. "
+                "Let advance() count all that was taken; a DataLoader takes batch_sampler=sampler.for_rank(...), since "
+                "its workers would move the sampler itself ahead of the training",
+                given,
+                consumed_samples,
+            )
         self.sampler.seek(consumed_samples)
 
     def proof_at(self, consumed_samples: int) -> Callable[[], str] | None:

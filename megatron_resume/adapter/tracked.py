@@ -93,9 +93,19 @@ class Tracked(msgspec.Struct):
         where: object,
         *,
         consumed_samples: int = 0,
+        mid_episode: bool = False,
         on_dataset_change: str = "refuse",
     ) -> str | None:
         """Give the object `name` its saved state; what changed in the dataset since, in one line.
+
+        Args:
+            name: of what was added.
+            states: that were saved, by name.
+            arrays: of these.
+            where: they are from, for people.
+            consumed_samples: that the job had come to.
+            mid_episode: what of the running episode was drawn is not among them.
+            on_dataset_change: what to do where the dataset is not the one that was saved with.
 
         Raises:
             DamagedError: The state is not what was saved.
@@ -108,7 +118,7 @@ class Tracked(msgspec.Struct):
             )
         state, obj = states[name], self.objects[name]
         if name in self.per_rank:
-            if loaders.reshards(obj, state, ranks.data_parallel()[1]):
+            if loaders.reshards(name, obj, state, ranks.data_parallel()[1], mid_episode=mid_episode):
                 obj.batch_sampler.load_state_dict({"consumed_samples": consumed_samples})
                 return f"the loader was of {len(state[loaders.TAG])} ranks: its EpisodeSampler goes on without it"
             state = loaders.state_of(name, state, *ranks.data_parallel())

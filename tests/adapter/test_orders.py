@@ -1,11 +1,14 @@
-"""Megatron's own samplers, tracked: they go on where the job stopped, or say why they cannot."""
+"""Samplers, tracked: they go on where the job stopped, or say why they cannot."""
 
+import itertools
 from typing import Any
 
 import pytest
 from megatron.training.datasets.data_samplers import MegatronPretrainingRandomSampler, MegatronPretrainingSampler
+from torch.utils.data import DataLoader
 
 from megatron_resume.adapter.orders import order_of
+from megatron_resume.data import EpisodeSampler
 from megatron_resume.errors import DamagedError, MismatchError
 
 TOTAL, MICRO = 101, 2
@@ -113,3 +116,27 @@ def test_a_state_that_is_none_is_refused(state: Any) -> None:
 
 def test_what_is_no_sampler_follows_nothing() -> None:
     assert order_of(object()) is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_prompts_that_a_loader_drew_ahead_and_the_job_draws_again_are_told(
+    workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampler = EpisodeSampler(1_000, samples_per_episode=8)
+    batches = iter(DataLoader(range(1_000), sampler=sampler, batch_size=4, num_workers=workers))
+    given = []
+    for episode in range(1, 7):
+        given += [row for batch in itertools.islice(batches, 2) for row in batch.tolist()]
+        order_of(sampler).move_to(8 * episode)
+    again = len(given) - len(set(given))
+    assert (again > 0) == bool(workers)
+    assert ("come again" in caplog.text) == bool(workers)
+    assert ("batch_sampler=sampler.for_rank" in caplog.text) == bool(workers)
+
+
+def test_an_order_that_moves_with_the_job_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    sampler = EpisodeSampler(1_000, samples_per_episode=8)
+    order_of(sampler).move_to(8)
+    sampler.take(8)
+    order_of(sampler).move_to(16)
+    assert (sampler.consumed_samples, caplog.text) == (16, "")
