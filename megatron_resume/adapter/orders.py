@@ -194,7 +194,7 @@ def _change_of_size(saved: int, now: int, on_dataset_change: str, why: str = "")
     if saved == now:
         return None
     if now > saved and on_dataset_change == "append":
-        return f"the dataset has {now} samples, {now - saved} more than at the save: 0 repeated, 0 skipped"
+        return f"the dataset had {saved} samples at the save and has {now}: 0 repeated, 0 skipped, {now - saved} new"
     fix = "type --on-dataset-change append if the new ones are at its end" if now > saved and not why else "restore it"
     raise MismatchError(
         f"the dataset had {saved} samples when this was saved, and has {now} now{f'; {why}' if why else ''}: {fix}"

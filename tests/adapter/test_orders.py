@@ -99,6 +99,8 @@ def test_a_dataset_that_grew_is_refused_unless_its_new_rows_may_be_appended() ->
 
     with pytest.raises(MismatchError, match="had 101 samples when this was saved, and has 110 now: type --on-dataset"):
         resumed(grown, sequential(0, 1), 12, 1)
+    told = order_of(grown(0, 1)).restore(order_of(sequential(0, 1)).state_at(12), "append")
+    assert told == "the dataset had 101 samples at the save and has 110: 0 repeated, 0 skipped, 9 new"
     (sampler,) = resumed(grown, sequential(0, 1), 12, 1, "append")
     assert drawn([sampler], 1) == [{12, 13}]
 
