@@ -21,6 +21,7 @@ from .window import Window
 
 PROOF_SAMPLES = 1 << 16
 ON_DATASET_CHANGE = ("refuse", "append")
+_WARNED_OF = 8  # datasets, at most
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +200,8 @@ class EpisodeSampler:
         return Fingerprint(self._order.rules, self._given, self._read_contents(sizes), self._described)
 
     def _warn_of_coarse_weights(self) -> None:
-        for number, wanted, has in coarse(shares(self._given.weights, self._given.sizes), self._given.slots()):
+        found = list(coarse(shares(self._given.weights, self._given.sizes), self._given.slots()))
+        for number, wanted, has in found[:_WARNED_OF]:
             name = f" ({self._datasets[number].name})" if self._datasets else ""
             _log.warning(
                 "dataset %d%s is to be %.3g%% of all samples and will be %.3g%%, as near as a cycle of 65,536 samples "
@@ -209,6 +211,8 @@ class EpisodeSampler:
                 100 * wanted,
                 100 * has,
             )
+        if len(found) > _WARNED_OF:
+            _log.warning("and %s other datasets are as coarse", f"{len(found) - _WARNED_OF:,}")
 
 
 def _laid_out(order: Order, flat: bool, start: int, count: int) -> Indices:

@@ -258,6 +258,12 @@ def test_a_weight_that_no_cycle_can_keep_is_warned_of_with_both_shares(caplog: p
     assert "dataset 1 is to be 1e-06% of all samples and will be 0.00153%" in caplog.text
 
 
+def test_of_many_coarse_weights_a_few_are_warned_of_and_the_others_counted(caplog: pytest.LogCaptureFixture) -> None:
+    EpisodeSampler([10**9 + 7, *[10] * 2_000], samples_per_episode=3)
+    assert len(caplog.records) == 9
+    assert "and 1,993 other datasets are as coarse" in caplog.text
+
+
 def test_weights_that_a_cycle_keeps_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     EpisodeSampler([10, 10], weights=[0.999, 0.001], samples_per_episode=3)
     assert caplog.text == ""
