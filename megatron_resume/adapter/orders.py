@@ -51,6 +51,7 @@ class EpisodeOrder:
 
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
+        self._was_at = sampler.consumed_samples  # when it was moved from here, or tracked
         self._has_warned = False
 
     def state_at(self, consumed_samples: int) -> dict[str, Any]:
@@ -59,20 +60,29 @@ class EpisodeOrder:
 
     def restore(self, state: Any, on_dataset_change: str) -> str | None:
         change = self.sampler.load_state_dict(state, on_dataset_change=on_dataset_change)
+        self._was_at = self.sampler.consumed_samples
         return str(change) if change else None
 
     def move_to(self, consumed_samples: int) -> None:
         given = self.sampler.consumed_samples
-        if given > consumed_samples and not self._has_warned:
+        is_drawn_from = given != self._was_at  # itself: to draw by for_rank does not move it
+        if given > consumed_samples or (is_drawn_from and given < consumed_samples):
+            self._warn(given, consumed_samples)
+        self.sampler.seek(consumed_samples)
+        self._was_at = consumed_samples
+
+    def _warn(self, given: int, used: int) -> None:
+        if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "the sampler gave prompts up to sample %d, and the job says that it used %d: those between come again. "
-                "Let advance() count all that was taken; a DataLoader takes batch_sampler=sampler.for_rank(...), since "
-                "its workers would move the sampler itself ahead of the training",
+                "the sampler gave prompts up to sample %d, and the job says that it used %d: those between %s. Let "
+                "advance() count all that was taken, and nothing else. A DataLoader takes "
+                "batch_sampler=sampler.for_rank(...), since its workers would move the sampler itself ahead of the "
+                "training; what is not the order of the prompts is tracked with own_position=True",
                 given,
-                consumed_samples,
+                used,
+                "come again" if given > used else "are skipped",
             )
-        self.sampler.seek(consumed_samples)
 
     def proof_at(self, consumed_samples: int) -> Callable[[], str] | None:
         return lambda: str(self.sampler.proof(consumed_samples))

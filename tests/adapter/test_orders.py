@@ -136,9 +136,19 @@ def test_prompts_that_a_loader_drew_ahead_and_the_job_draws_again_are_told(
     assert ("batch_sampler=sampler.for_rank" in caplog.text) == bool(workers)
 
 
+def test_prompts_that_the_job_counts_and_did_not_take_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """As of a second sampler, of another dataset, that is not tracked with own_position."""
+    order = order_of(EpisodeSampler(1_000, samples_per_episode=8))
+    order.sampler.take(2)
+    order.move_to(8)
+    assert "gave prompts up to sample 2, and the job says that it used 8: those between are skipped" in caplog.text
+    assert "own_position=True" in caplog.text
+
+
 def test_an_order_that_moves_with_the_job_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    sampler = EpisodeSampler(1_000, samples_per_episode=8)
-    order_of(sampler).move_to(8)
-    sampler.take(8)
-    order_of(sampler).move_to(16)
-    assert (sampler.consumed_samples, caplog.text) == (16, "")
+    order = order_of(EpisodeSampler(1_000, samples_per_episode=8))
+    order.restore(EpisodeSampler(1_000, samples_per_episode=8).state_dict(40), "refuse")
+    order.move_to(48)  # of a loader over for_rank, which does not move it
+    order.sampler.take(8)
+    order.move_to(56)
+    assert (order.sampler.consumed_samples, caplog.text) == (56, "")
