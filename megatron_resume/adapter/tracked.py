@@ -47,6 +47,8 @@ class Tracked(msgspec.Struct):
             )
         if order is not None:
             self.orders[name] = order
+            if ranks.rank() == 0:  # which saves it; what the state is made of may take long to read
+                _check_storable(name, order.state_at(0))
         elif not per_rank:  # to ask a loader for its state may start its workers
             _check_storable(name, obj.state_dict())  # before any work, not at the first save
         self.objects[name] = obj

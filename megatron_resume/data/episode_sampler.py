@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MismatchError
 from .batches import RankBatches
 from .dataset_change import DatasetChange, change_between, refusal
 from .fingerprint import Content, Dataset, Described, Fingerprint, content, differences
@@ -15,7 +15,7 @@ from .given import checked_datasets, checked_description, checked_setup
 from .history import Change, Order, Rules
 from .numbers import whole
 from .permutation import BLOCK, Indices
-from .state import Saved, packed, unpacked
+from .state import MAX_CHANGES, Saved, packed, unpacked
 from .weights import coarse, shares
 from .window import Window
 
@@ -174,6 +174,11 @@ class EpisodeSampler:
         if found and (on_dataset_change == "refuse" or any(one.why_not for one in found)):
             raise refusal(found, saved.consumed_samples)
         order = saved.order.changed(self._given, at) if found else saved.order
+        if len(order.history) > 1 + MAX_CHANGES:
+            raise MismatchError(
+                f"{MAX_CHANGES:,} changes of the data are recorded already, and no more can be; give the job what was "
+                "saved, or begin anew with --start-over"
+            )
         change = change_between(saved.order, order, found, at) if found else None
         if not self._datasets:
             same = order.setup.sizes == saved.order.setup.sizes
@@ -191,7 +196,9 @@ class EpisodeSampler:
             self._contents = self._read_contents(self._given.sizes)
         return self._contents
 
-    def _read_contents(self, rows: Sequence[int]) -> tuple[Content, ...]:
+    def _read_contents(self, rows: tuple[int, ...]) -> tuple[Content, ...]:
+        if self._datasets and self._contents is not None and rows == self._given.sizes:
+            return self._contents  # to read them may take long
         return tuple(content(one, size) for one, size in zip(self._datasets, rows, strict=False))
 
     def _fingerprint(self, saved_sizes: tuple[int, ...]) -> Fingerprint:

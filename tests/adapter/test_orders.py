@@ -8,6 +8,7 @@ from megatron.training.datasets.data_samplers import MegatronPretrainingRandomSa
 from torch.utils.data import DataLoader
 
 from megatron_resume.adapter.orders import order_of
+from megatron_resume.adapter.tracked import Tracked
 from megatron_resume.data import EpisodeSampler
 from megatron_resume.errors import DamagedError, MismatchError
 
@@ -114,6 +115,24 @@ def test_a_dataset_that_shrank_is_refused_in_any_case() -> None:
 def test_a_state_that_is_none_is_refused(state: Any) -> None:
     with pytest.raises(DamagedError, match="the state of a sampler is damaged"):
         order_of(sequential(0, 1)).restore(state, "refuse")
+
+
+def test_what_a_state_is_made_of_is_read_when_it_is_tracked_and_not_at_the_first_save() -> None:
+    class Rows:
+        name, asked = "prompts.jsonl", list[int]()
+
+        def __len__(self) -> int:
+            return 50
+
+        def digest(self, rows: int) -> str:
+            self.asked.append(rows)
+            return "f" * 64
+
+    tracked = Tracked()
+    tracked.add("prompts", EpisodeSampler(50, samples_per_episode=8, datasets=Rows()))
+    assert Rows.asked == [50]
+    tracked.capture(8)
+    assert Rows.asked == [50]
 
 
 def test_what_is_no_sampler_follows_nothing() -> None:
