@@ -84,8 +84,7 @@ def reshards(name: str, obj: Any, state: Any, data_ranks: int, *, mid_episode: b
     Raises:
         MismatchError: It could between two episodes, when it has given what the job has consumed and no more.
     """
-    module = sys.modules.get("megatron_resume.data.batches")
-    if module is None or not isinstance(getattr(obj, "batch_sampler", None), module.RankBatches):
+    if not is_batches(getattr(obj, "batch_sampler", None)):
         return False
     if not is_of_ranks(state) or not isinstance(state[TAG], list) or len(state[TAG]) == data_ranks:
         return False
@@ -96,6 +95,12 @@ def reshards(name: str, obj: Any, state: Any, data_ranks: int, *, mid_episode: b
             "between two episodes"
         )
     return True
+
+
+def is_batches(obj: object) -> bool:
+    """Whether `obj` is what `EpisodeSampler.for_rank` gave."""
+    module = sys.modules.get("megatron_resume.data.batches")
+    return module is not None and isinstance(obj, module.RankBatches)
 
 
 def is_loader(obj: object) -> bool:

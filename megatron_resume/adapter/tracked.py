@@ -38,6 +38,11 @@ class Tracked(msgspec.Struct):
         """Raises ConfigError for a name taken by another object, or for state that cannot be stored."""
         if self.objects.get(name, obj) is not obj:
             raise ConfigError(f"track({name!r}, ...) was called with another object before; use another name")
+        if loaders.is_batches(obj):
+            raise ConfigError(
+                f"track({name!r}, ...) got the batches of a rank, which a DataLoader draws ahead of the training: "
+                "those would be lost. Track the EpisodeSampler that they are of, or a StatefulDataLoader over them"
+            )
         order = None if own_position else order_of(obj)
         per_rank = per_rank or loaders.is_loader(obj)
         if order is None and not (hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict")):

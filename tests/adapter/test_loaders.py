@@ -10,7 +10,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 from megatron_resume.adapter import loaders, ranks
 from megatron_resume.adapter.tracked import Tracked
 from megatron_resume.data import EpisodeSampler
-from megatron_resume.errors import DamagedError, MismatchError
+from megatron_resume.errors import ConfigError, DamagedError, MismatchError
 
 ROWS = list(range(60))
 
@@ -109,6 +109,12 @@ def test_in_mid_episode_a_loader_of_other_ranks_is_refused(as_rank: Any) -> None
     tracked.add("loader", over_a_sampler(0, 1, 0))
     with pytest.raises(MismatchError, match="saved in mid-episode on 2 data-parallel ranks, and this run has 1"):
         tracked.load("loader", states, {}, "the point", consumed_samples=len(drawn), mid_episode=True)
+
+
+def test_the_batches_of_a_rank_are_no_state_of_the_job_since_a_loader_draws_them_ahead() -> None:
+    batches = EpisodeSampler(100, samples_per_episode=10).for_rank(0, 1, 2)
+    with pytest.raises(ConfigError, match="draws ahead of the training: .* Track the EpisodeSampler"):
+        Tracked().add("batches", batches)
 
 
 def test_of_ranks_that_read_the_same_data_the_first_speaks(as_rank: Any) -> None:
