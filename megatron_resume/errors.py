@@ -44,6 +44,12 @@ class HeldError(ResumeError):
     exit_code = 78
 
 
+class CrashLoopError(ResumeError):
+    """The job failed too often, or again and again at the same place."""
+
+    exit_code = 70
+
+
 class RejoinError(ResumeError):
     """This process no longer belongs to the job as it is now; a restart lets it join again."""
 

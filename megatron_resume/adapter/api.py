@@ -7,6 +7,8 @@ import msgspec
 
 from ..checkpoint.folder import ResumePoint
 from ..errors import ConfigError
+from ..watch import marks
+from ..watch.marks import mark_progress, phase
 from . import ranks
 from .ending import truthful_end
 from .orders import check_proof, order_of
@@ -16,7 +18,7 @@ from .versions import hook_set
 
 logger = logging.getLogger("megatron_resume")
 
-__all__ = ["Progress", "advance", "progress", "track"]
+__all__ = ["Progress", "advance", "mark_progress", "phase", "progress", "track"]
 
 # What counts and follows where no data checkpoint path was set, so that loops run all the same.
 _unsaved, _unsaved_tracked = Progress(), Tracked()
@@ -116,6 +118,7 @@ def advance(*, samples: int, episodes: int = 1) -> None:
         raise ValueError(f"advance(samples={samples}, episodes={episodes}): neither can be negative")
     global _unsaved
     session = _session("advance")
+    marks.mark_progress()
     if session is None:
         _unsaved = msgspec.structs.replace(
             _unsaved,

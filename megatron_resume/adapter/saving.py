@@ -15,12 +15,13 @@ from ..checkpoint.records import DataCheckpoint, Moment
 from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
+from ..installed import installed_versions
 from ..roles import FROZEN
+from ..watch import marks
 from . import curves, formats, gathering, ranks, save_folders, session
 from .digester import Digester
 from .ending import truthful_end
 from .gathering import Gathered
-from .installed import installed_versions
 from .lease_keeper import superseded
 from .pruning import Pruning
 from .session import Session
@@ -76,6 +77,7 @@ def forget() -> None:
 def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
     parameters = tuple(inspect.signature(original).parameters)
 
+    @marks.phase("checkpoint")
     def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
         current = session.current()
         called_with = {**dict(zip(parameters, args, strict=False)), **kwargs}
@@ -117,6 +119,7 @@ def wrap_schedule_async_save(original: AnyFunction) -> AnyFunction:
 
 
 def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
+    @marks.phase("checkpoint")
     def maybe_finalize_async_save(*args: Any, **kwargs: Any) -> Any:
         try:
             result = original(*args, **kwargs)

@@ -21,8 +21,10 @@ from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..resume.recorded import Arguments
 from ..roles import FROZEN, canonical
+from ..watch import marks
 from . import decision, formats, life, ranks, start
 from .lease_keeper import LeaseKeeper
+from .lives_before import check_budget_of
 from .tracked import Tracked
 
 logger = logging.getLogger("megatron_resume")
@@ -105,6 +107,7 @@ class Session(msgspec.Struct):
             self.episode, self.consumed_samples = moment.episode, moment.consumed_samples
             self.steps_in_episode = int(moment.mid_episode)
             self.iteration = outcome.point.iteration
+            marks.is_at_iteration(self.iteration)
             path = outcome.point.path / ARRAYS
             if path.exists():
                 self.arrays = load_arrays(read_bytes(path, MAX_ARRAYS_BYTES), path)
@@ -185,6 +188,7 @@ class Session(msgspec.Struct):
         if ranks.rank() == 0:
             self.open_on_rank_0()
         self.attempt = ranks.from_rank_0([self.attempt])[0]
+        marks.is_in_attempt(self.attempt)
         self.is_open = True
 
     def open_on_rank_0(self) -> None:
@@ -197,6 +201,7 @@ class Session(msgspec.Struct):
             start.withdraw(self.root, begun)
             raise RejoinError("another resume point was committed while this start was under way; restart to take it")
         self.attempt, self.nonce = begun.start.attempt, begun.start.nonce
+        marks.is_in_attempt(self.attempt)
         self.lease_keeper = LeaseKeeper(
             self.root, self.attempt, begun.leases, self.config.resume_lease_time, lambda: self.iteration
         )
@@ -212,6 +217,7 @@ class Session(msgspec.Struct):
             life.forget()
             self.lease_keeper.release()
             attempts.withdraw(self.root, self.attempt)
+            marks.is_in_attempt(0)
 
 
 def _numbers(outcome: Fresh | Resume | None) -> list[int]:
@@ -272,6 +278,8 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     root = Path(os.path.abspath(str(config.data_checkpoint_path)))
     role = role_of(args, config)
     check_resumable(role, args)
+    marks.knows_root(root)
+    check_budget_of(config, os.environ)
     session = Session(config, root)
     one_role = role if role in config.trained_roles else None
     if ranks.rank() == 0:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ..crash import crash_point
 from ..hooks import AnyFunction
+from ..watch import marks
 from . import decision, loading, ranks, session
 from .ending import truthful_end
 
@@ -16,10 +17,13 @@ _warned = False
 
 
 def wrap_train_step(original: AnyFunction) -> AnyFunction:
+    @marks.phase("train")
     def train_step(*args: Any, **kwargs: Any) -> Any:
         current = session.current()
         if current is None:
-            return original(*args, **kwargs)
+            result = original(*args, **kwargs)
+            marks.has_trained(0)
+            return result
         from megatron.training import get_args
 
         margs = get_args()
@@ -35,12 +39,21 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         result = original(*args, **kwargs)
         current.steps[role] = current.steps.get(role, 0) + 1
         current.iteration += role == decision.roles_here(current.config)[0]
+        marks.has_trained(current.iteration)
         patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
         if not current.saves and current.steps[role] >= patience:
             warn_of_no_save()
         return result
 
     return train_step
+
+
+def wrap_evaluate(original: AnyFunction) -> AnyFunction:
+    @marks.phase("evaluate")
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
+
+    return evaluate
 
 
 def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
@@ -50,6 +63,7 @@ def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
         current = session.current()
         if current is not None and increment and not current.is_loading:  # loading a scheduler steps it too
             current.steps_in_episode += 1
+            marks.has_trained(current.iteration)
         return original(self, increment)
 
     return step

@@ -40,6 +40,7 @@ HOOKS = (
         training.wrap_scheduler_step,
     ),
     Hook("megatron.training.training", "train_step", (), training.wrap_train_step),
+    Hook("megatron.training.training", "evaluate", (), training.wrap_evaluate),
 )
 
 hook_set = HookSet(HOOKS)

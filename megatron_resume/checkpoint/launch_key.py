@@ -6,10 +6,14 @@ from collections.abc import Mapping
 
 from .records import Launch
 
+LAUNCH_ID = "MEGATRON_RESUME_LAUNCH_ID"
 # The first that is set names the launch. torchrun's default run id "none" names nothing.
-_JOB_VARIABLES = ("MEGATRON_RESUME_LAUNCH_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
+_JOB_VARIABLES = (LAUNCH_ID, "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
 _PART_VARIABLES = ("SLURM_STEP_ID", "MASTER_PORT")  # tell launches apart that share a job id
-_RESTART_VARIABLES = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+ENGINE_STARTS = "MEGATRON_RESUME_ENGINE_STARTS"
+# By the one who restarts the most first: whenever it does, those that follow begin at 0 again.
+_RESTART_VARIABLES = ("SLURM_RESTART_COUNT", ENGINE_STARTS, "TORCHELASTIC_RESTART_COUNT")
+_MAX_RESTARTS = 100_000  # by each of them
 
 
 def launch_key(environ: Mapping[str, str]) -> Launch:
@@ -19,12 +23,15 @@ def launch_key(environ: Mapping[str, str]) -> Launch:
     the same over its restarts, and a shell or service otherwise.
     """
     job = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
-    restart = next((environ[v] for v in _RESTART_VARIABLES if environ.get(v, "").isdecimal()), None)
+    counted = [environ.get(v, "") for v in _RESTART_VARIABLES]
+    restart = 0
+    for text in counted:
+        restart = restart * _MAX_RESTARTS + (int(text) if text.isdecimal() and len(text) < 6 else 0)
     parent = os.getppid()
     return Launch(
         job=job or f"{socket.gethostname()}:{parent}:{started(parent)}",
-        restart=int(restart or "0"),
-        counts=restart is not None,
+        restart=restart,
+        counts=any(text.isdecimal() for text in counted),
         host=socket.gethostname(),
         pid=os.getpid(),
         boot=boot(),

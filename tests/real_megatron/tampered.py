@@ -4,6 +4,7 @@ Executed by the job server in place of train_rlhf.py. Everything spoiled here is
 untouched start.
 """
 
+import atexit
 import ctypes
 import json
 import os
@@ -534,6 +535,44 @@ def empty(folder):
 
 def remounted(mode):
     return lambda folder: subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
+
+
+def hangs_once():
+    """One rank hangs as `HANG` says, once: the file `HUNG` tells that it did."""
+    how, hung = os.environ["HANG"], Path(os.environ["HUNG"])
+    if os.environ["RANK"] != "1" or hung.exists():
+        return
+    if how == "start":
+        hung.touch()
+        time.sleep(3600)
+    if how == "exit":
+        hung.touch()
+        atexit.register(time.sleep, 3600)
+        return
+    train_step, calls = training.train_step, []
+
+    def hang_in_the_third(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            hung.touch()
+            HANGS[how]()
+        return train_step(*args, **kwargs)
+
+    training.train_step = hang_in_the_third
+
+
+def hold_the_interpreter():
+    ctypes.PyDLL(None).sleep(3600)  # unlike CDLL, PyDLL lets no other thread run
+
+
+HANGS = {
+    "sleep": lambda: time.sleep(3600),
+    "lock": hold_the_interpreter,
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "agent": lambda: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(3600)),
+    "error": lambda: sys.exit(1),
+}
 
 
 def compares_no_configuration():
