@@ -5,10 +5,13 @@ import ctypes
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _POLL_S = 0.02
+_LAST_S = 2.0  # for those that see the others end
+_ABANDONED_S = 5.0  # for what a process leaves behind to end by itself
 
 
 def adopt_orphans() -> None:
@@ -50,25 +53,79 @@ def _parent(entry: Path) -> int | None:
     return None if state in "ZX" else int(parent)
 
 
-def end_descendants(*, grace_s: float) -> None:
+def command(pid: int) -> list[str]:
+    """What process `pid` was started with; nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def end_descendants(*, grace_s: float, last: Callable[[int], bool] = lambda pid: False) -> None:
     """SIGTERM to all descendants of this process, which adopts orphans, and then SIGKILL; returns when none is left.
 
-    The caller has no children of its own beside them.
+    The caller has no children of its own beside them. Those that are `last` see the end of the others: they are killed
+    two seconds later, if they are still there.
     """
     if grace_s > 0:
-        _signal_all(signal.SIGTERM)
-        _signal_all(signal.SIGCONT)  # one that is stopped would take SIGTERM only then
+        _signal_all(signal.SIGTERM, last)
+        _signal_all(signal.SIGCONT, last)  # one that is stopped would take SIGTERM only then
     deadline = time.monotonic() + grace_s
     while _has_children():  # /proc is no snapshot: one whose parent just died may not be found there
-        if time.monotonic() >= deadline:
-            _signal_all(signal.SIGKILL)
+        now = time.monotonic()
+        if now >= deadline:
+            _signal_all(signal.SIGKILL, last if now < deadline + _LAST_S else None)
         time.sleep(_POLL_S)
 
 
-def _signal_all(number: int) -> None:
+def _signal_all(number: int, but: Callable[[int], bool] | None) -> None:
     for pid in descendants(os.getpid()):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+        if but is None or not but(pid):
+            _signal(pid, number)
+
+
+def _signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+class Abandoned:
+    """What processes below this one left behind when they died: it is ended too, and keeps no memory and no GPU.
+
+    A launcher starts each rank as the leader of a session. Who is still in it when the leader is gone has nobody left
+    to work for; who made a session of its own wants to outlive its parent, and may.
+    """
+
+    def __init__(self) -> None:
+        self._since: dict[int, float] = {}
+
+    def end(self, *, but: int) -> None:
+        """End those that were seen for some seconds; `but` is a child that the caller started itself. Call often."""
+        for pid in _children():
+            if pid == but or os.waitpid(pid, os.WNOHANG)[0]:
+                continue
+            if _is_in_a_lost_session(pid):
+                since = self._since.setdefault(pid, time.monotonic())
+                if time.monotonic() - since > _ABANDONED_S:
+                    for one in [pid, *descendants(pid)]:
+                        _signal(one, signal.SIGKILL)
+
+
+def _children() -> list[int]:
+    """Of this process, which has one thread."""
+    me = os.getpid()
+    try:
+        return [int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()]
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN
+        return []
+
+
+def _is_in_a_lost_session(pid: int) -> bool:
+    try:
+        leader = os.getsid(pid)
+    except ProcessLookupError:
+        return False
+    return leader not in (pid, os.getsid(0)) and _parent(Path(f"/proc/{leader}")) is None
 
 
 def _has_children() -> bool:

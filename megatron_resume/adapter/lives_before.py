@@ -28,15 +28,16 @@ _has_checked = False
 
 
 def check_budget(argv: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> None:
-    """End this start where the lives before leave no chance. On rank 0, under a policy; once.
+    """End this start where the lives before leave no chance: on rank 0, under a policy; once.
 
-    Called before Megatron is imported, where the command line or the environment tell where the folder is.
+    Called on each rank before Megatron is imported, where the command line or the environment tell where the folder
+    is: from then on its end is recorded there.
 
     Raises:
         CrashLoopError: The restarts are used up, or the same place ended too many lives.
         ConfigError: The last life of this launch was ended by what no restart mends.
     """
-    if VARIABLE not in environ or environ.get("RANK") != "0":
+    if "RANK" not in environ:
         return
     flags, _ = add_flags(argparse.ArgumentParser(add_help=False, allow_abbrev=False)).parse_known_args(
         list(argv or sys.argv[1:])
@@ -45,6 +46,8 @@ def check_budget(argv: Sequence[str] = (), environ: Mapping[str, str] = os.envir
         config = resolve(vars(flags), environ)
     except ConfigError:
         return  # it is told where Megatron parses the whole command line
+    if config.data_checkpoint_path is not None:
+        marks.knows_root(Path(os.path.abspath(config.data_checkpoint_path)))
     check_budget_of(config, environ)
 
 
@@ -55,7 +58,6 @@ def check_budget_of(config: ResumeConfig, environ: Mapping[str, str]) -> None:
         return
     _has_checked = True
     root = Path(os.path.abspath(config.data_checkpoint_path))
-    marks.knows_root(root)
     if token := environ.get(NEW_BUDGET_VARIABLE):
         count_anew(root, token)
     found = budget(policy_of_environ(environ), lives(root), launch_key(environ).job)

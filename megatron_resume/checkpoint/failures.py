@@ -56,7 +56,11 @@ class Failure(Record, frozen=True, kw_only=True):
 def life_of(environ: Mapping[str, str]) -> str:
     """The name of this life of the job: the same on all its ranks, and another after each restart."""
     key = launch_key(environ)
-    name = shared_by_all_ranks(environ) or f"{key.job}:{key.restart}"
+    return life_named(shared_by_all_ranks(environ) or f"{key.job}:{key.restart}")
+
+
+def life_named(name: str) -> str:
+    """The name of the life whose start `name` names on all its ranks, as it stands in its leases."""
     return hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 

@@ -18,7 +18,7 @@ def launch(args: argparse.Namespace) -> int:
     """Run the job to its end; returns its exit code."""
     logging.basicConfig(level=logging.INFO, format="megatron-resume launch: %(message)s")
     policy, rendered = rendered_for(args)
-    return run(policy, rendered, one_node=args.nnodes == 1)
+    return run(policy, rendered, job_id=args.rdzv_id if args.nnodes > 1 else None)
 
 
 def render(args: argparse.Namespace) -> int:

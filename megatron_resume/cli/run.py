@@ -43,10 +43,15 @@ def run(arguments: Sequence[str]) -> None:
 
     try:
         _execute(source, os.path.abspath(arguments[0]))
-    except SystemExit:
-        marks.leaves()
+    except SystemExit as ended:
+        marks.leaves(_exit_code(ended))
         raise
     marks.leaves()
+
+
+def _exit_code(ended: SystemExit) -> int:
+    """As the interpreter will give it to the parent."""
+    return ended.code & 0xFF if isinstance(ended.code, int) else int(ended.code is not None)
 
 
 def _become(arguments: list[str]) -> None:

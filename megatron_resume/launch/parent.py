@@ -22,10 +22,11 @@ from ..checkpoint.launch_key import ENGINE_STARTS, LAUNCH_ID, launch_key
 from ..checkpoint.lives import lives
 from ..errors import ConfigError
 from ..policy import FATAL, VARIABLE, Policy, as_json
-from ..processes import adopt_orphans, die_with_parent, end_descendants
+from ..processes import Abandoned, adopt_orphans, die_with_parent, end_descendants
 from ..resume.budget import budget
 from ..watch.endings import VARIABLE as ENDINGS
 from ..watch.endings import RankEnding, read_endings
+from ..watch.watched import is_watchdog
 from .job import Rendered
 
 logger = logging.getLogger("megatron_resume")
@@ -34,10 +35,13 @@ _POLL_S = 0.1
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def launch(policy: Policy, rendered: Rendered, *, one_node: bool) -> int:
+def launch(policy: Policy, rendered: Rendered, *, job_id: str | None = None) -> int:
     """Run the engine until the job ends, and return the job's own exit code. Call in a process without children.
 
     After it no process that it started lives; also where this process is killed, within seconds.
+
+    Args:
+        job_id: names the job on each of its nodes, which all launch it; None where there is one node.
     """
     adopt_orphans()
     parent = os.getpid()
@@ -46,16 +50,21 @@ def launch(policy: Policy, rendered: Rendered, *, one_node: bool) -> int:
     if watcher == 0:
         code = 1
         try:
-            code = _Watcher(policy, rendered, parent, one_node=one_node).run()
+            code = _Watcher(policy, rendered, parent, job_id).run()
         finally:
             sys.stdout.flush()
             os._exit(code)
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: _tell(watcher, signal.SIGTERM))
     _, status = os.waitpid(watcher, 0)
-    end_descendants(grace_s=0)
+    _end_all()
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _end_all(grace_s: float = 0) -> None:
+    """Watchdogs are the last to go, so that they can tell how their ranks ended."""
+    end_descendants(grace_s=grace_s, last=is_watchdog)
 
 
 def _tell(pid: int, number: int) -> None:
@@ -66,12 +75,14 @@ def _tell(pid: int, number: int) -> None:
 class _Watcher:
     """The second process. Each start of the engine has a folder, in which ranks say how they ended."""
 
-    def __init__(self, policy: Policy, rendered: Rendered, parent: int, *, one_node: bool) -> None:
-        self._policy, self._rendered, self._parent, self._one_node = policy, rendered, parent, one_node
-        self._job = launch_key(os.environ).job  # before anything is forked: it names this launch
+    def __init__(self, policy: Policy, rendered: Rendered, parent: int, job_id: str | None) -> None:
+        self._policy, self._rendered, self._parent, self._is_one_node = policy, rendered, parent, job_id is None
+        self._job = job_id or launch_key(os.environ).job  # before anything is forked: it names this launch
         self._root: Path | None = None  # the data checkpoint folder, once a rank that ended has told
         self._story: tuple[str, ...] = ()  # of the lives, when the engine had ended before
         self._without_a_life = 0  # engines in a row that came to none
+        self._restarts = 0  # counted here only as long as no data checkpoint folder is known
+        self._abandoned = Abandoned()
         self._asked_to_stop = False
         os.setsid()  # an interrupt typed at a terminal reaches the first process only
         adopt_orphans()
@@ -87,7 +98,7 @@ class _Watcher:
                 endings = folder / str(start)
                 endings.mkdir()
                 ended = self._run_engine(endings, start)
-                over = ended.code if ended.is_final else self._code_if_over(endings, ended, start)
+                over = ended.code if ended.is_final else self._code_if_over(endings, ended)
                 if over is not None:
                     return over
                 why = "was killed" if ended.was_killed else "gave up, and the policy has restarts left"
@@ -96,11 +107,13 @@ class _Watcher:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _code_if_over(self, endings: Path, ended: "_EngineEnd", start: int) -> int | None:
+    def _code_if_over(self, endings: Path, ended: "_EngineEnd") -> int | None:
         """The job's exit code where no more life is due, after the engine was killed or gave up."""
-        self._root = next((Path(one.root) for one in read_endings(endings) if one.root), self._root)
+        said = read_endings(endings)
+        self._root = next((Path(one.root) for one in said if one.root), self._root)
         if self._root is None:  # nothing tells of the lives before
-            return None if ended.was_killed and start < self._policy.max_restarts else ended.code
+            self._restarts += 1 + max((one.restart for one in said), default=0)
+            return ended.code if self._restarts > self._policy.max_restarts else None
         left = budget(self._policy, lives(self._root), self._job)
         if left.over is not None:
             logger.error("%s", left.over)
@@ -118,14 +131,15 @@ class _Watcher:
         )
         while engine.poll() is None:
             if os.getppid() != self._parent:
-                end_descendants(grace_s=0)
+                _end_all()
                 return _EngineEnd(1, is_final=True)
             if self._asked_to_stop:
                 return self._end_on_request(endings)
             if fatal := self._fatal(endings):
                 return self._end_by(fatal)
+            self._abandoned.end(but=engine.pid)
             time.sleep(_POLL_S)
-        end_descendants(grace_s=0)
+        _end_all()
         said = read_endings(endings)
         if fatal := self._fatal(endings):
             return self._end_by(fatal)
@@ -136,14 +150,12 @@ class _Watcher:
         return _EngineEnd(last[0].exit_code if last else engine.returncode, is_final=False)
 
     def _told_to_ranks(self, endings: Path, start: int) -> dict[str, str]:
-        told = {ENDINGS: str(endings), VARIABLE: as_json(self._policy)}
-        if self._one_node:  # else each node would tell another
-            told |= {LAUNCH_ID: self._job, ENGINE_STARTS: str(start)}
-        return told
+        told = {ENDINGS: str(endings), VARIABLE: as_json(self._policy), LAUNCH_ID: self._job}
+        return told | {ENGINE_STARTS: str(start)} if self._is_one_node else told  # else each node would tell another
 
     def _end_on_request(self, endings: Path) -> "_EngineEnd":
         logger.warning("asked to stop; ranks have %s to save and end", self._policy.grace_period)
-        end_descendants(grace_s=float(self._policy.grace_period))
+        _end_all(float(self._policy.grace_period))
         said = read_endings(endings)
         return _EngineEnd(said[-1].exit_code if said else 128 + signal.SIGTERM, is_final=True)
 
@@ -158,7 +170,7 @@ class _Watcher:
         what = f"{fatal.error} (exit code {fatal.exit_code})" if fatal.error else f"exit code {fatal.exit_code}"
         said = f": {fatal.message}" if fatal.message else ""
         logger.error("rank %d ended with %s, which no restart mends%s", fatal.rank, what, said)
-        end_descendants(grace_s=float(self._policy.grace_period))
+        _end_all(float(self._policy.grace_period))
         is_named = fatal.exit_code in (*FATAL, *self._policy.fatal)
         return _EngineEnd(fatal.exit_code if is_named else ConfigError.exit_code, is_final=True)
 

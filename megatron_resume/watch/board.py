@@ -24,7 +24,8 @@ class Board(ctypes.Structure):
         ("attempt", ctypes.c_int64),  # 0 until it is open
         ("loading_iteration", ctypes.c_int64),  # the resume point that is being loaded; 0 where none is
         ("loading_attempt", ctypes.c_int64),
-        ("failed_in", ctypes.c_int64),  # the phase that its error ended
+        ("failed_ns", ctypes.c_int64),  # when it met its error, or was told to leave with an exit code; 0 before
+        ("failed_in", ctypes.c_int64),  # the phase that this ended
         ("fatal", ctypes.c_int64),  # what ends it would only end the next life too
         ("exit_code", ctypes.c_int64),  # of the error, where it has one of its own
         ("root", ctypes.c_char * _PATH),  # the data checkpoint folder, once it is known
@@ -33,9 +34,17 @@ class Board(ctypes.Structure):
     )
 
     def mark(self, phase: str) -> None:
-        """It came on, and is in `phase` now."""
-        self.phase = NUMBERS[phase]
+        """It came on, and is in `phase` now.
+
+        Whoever looks reads the phase first and the time after it: so the end of a long phase is never measured by the
+        limit of the short one that follows.
+        """
         self.progress_ns = time.monotonic_ns()
+        self.phase = NUMBERS[phase]
+
+    def fail(self) -> None:
+        """What it does now is what failed; what comes is the end."""
+        self.failed_in, self.failed_ns = self.phase, time.monotonic_ns()
 
     @property
     def phase_name(self) -> str:
@@ -44,7 +53,11 @@ class Board(ctypes.Structure):
     @property
     def last_phase(self) -> str:
         """What it did when it failed, or does now."""
-        return _NAMES[self.failed_in] if self.error else self.phase_name
+        return _NAMES[self.failed_in] if self.failed_ns else self.phase_name
+
+    def copy(self) -> "Board":
+        """As it is at this moment."""
+        return Board.from_buffer_copy(self)
 
     def write(self, field: str, text: str) -> None:
         """Set one of the texts, cut to what has room."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..checkpoint.attempts import newest_started
-from ..checkpoint.failures import STACKS, Failure, How, life_path, write_failure
-from ..checkpoint.folder import read_start
+from ..checkpoint.failures import STACKS, Failure, How, life_named, life_path, write_failure
 from ..checkpoint.layout import PointName
-from ..errors import DamagedError
+from ..checkpoint.leases import read_lease
 from ..installed import installed_versions
+from ..roles import TRAINED
 from . import kernel
 from .board import Board
 from .endings import RankEnding, write_ending
@@ -31,7 +31,7 @@ class Ended(NamedTuple):
     exit_code: int | None  # None where a signal ended it, or nobody can tell
     signal: int | None
     silent_s: float  # since its last progress
-    time_s: float  # since 1970
+    at_s: float  # on the clock that all processes of a machine share
 
 
 class Place:
@@ -51,12 +51,9 @@ class Place:
         if self._board.attempt:
             return int(self._board.attempt)
         newest = newest_started(root)
-        try:
-            launch = read_start(root, newest).launch if newest else None
-        except DamagedError:
-            return 0
-        ours = (self._watched.job, self._watched.restart)
-        return newest if launch is not None and launch.counts and (launch.job, launch.restart) == ours else 0
+        leases = [read_lease(root, newest, role) for role in TRAINED] if newest else []
+        is_ours = any(lease and lease.start and life_named(lease.start) == self._watched.life for lease in leases)
+        return newest if is_ours else 0
 
     @property
     def stacks(self) -> Path:
@@ -99,7 +96,7 @@ def _for_launch(watched: Watched, ended: Ended, *, fatal: bool, root: str) -> Ra
         message=ended.message,
         fatal=fatal,
         root=root,
-        time_s=time.monotonic(),
+        time_s=ended.at_s,
     )
 
 
@@ -125,5 +122,5 @@ def _for_the_next_lives(watched: Watched, board: Board, ended: Ended, root: Path
         loading=PointName(board.loading_iteration, board.loading_attempt) if board.loading_iteration else None,
         versions=installed_versions(),
         kernel=kernel.about_memory(watched.pid, watched.oom_kills) if ended.how == "killed" else None,
-        time_s=ended.time_s,
+        time_s=time.time() - (time.monotonic() - ended.at_s),
     )

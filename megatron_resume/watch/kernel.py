@@ -9,11 +9,19 @@ from pathlib import Path
 _EXIT_CODE = 49  # place in /proc/<pid>/stat behind the name: field 52 of proc(5)
 _KMSG_BYTES = 8_192  # of one record
 _CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
-_STATES = {"R": "running", "S": "sleeping", "D": "in an uninterruptible wait", "T": "stopped", "t": "traced"}
+_STATES = {
+    "R": "running",
+    "S": "sleeping",
+    "D": "in an uninterruptible wait",
+    "T": "stopped",
+    "t": "traced",
+    **dict.fromkeys("ZX", "ended"),
+}
+HALTED = ("stopped", "traced")  # states in which nothing of a process runs
 
 
 def state(pid: int) -> str:
-    """ "running", "stopped" and so on; "gone" where it is."""
+    """ "running", "stopped", "ended" and so on; "gone" where it is collected too."""
     fields = _stat(Path(f"/proc/{pid}/stat"))
     return _STATES.get(fields[0], fields[0]) if fields else "gone"
 
@@ -22,6 +30,11 @@ def wait_status(pid: int) -> int | None:
     """How it ended, as `os.waitstatus_to_exitcode` reads it; None where its parent collected it already."""
     fields = _stat(Path(f"/proc/{pid}/stat"))
     return int(fields[_EXIT_CODE]) if fields and fields[0] in "ZX" else None
+
+
+def open_files(pid: int) -> set[int]:
+    """Its descriptors; none where it is gone, or not ours to look at."""
+    return {int(entry.name) for entry in _entries(Path(f"/proc/{pid}/fd"))}
 
 
 def threads(pid: int) -> list[str]:

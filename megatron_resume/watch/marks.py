@@ -1,8 +1,10 @@
 """This rank's side of the watch: it marks what it does, and starts the process that looks at the marks.
 
+With MEGATRON_RESUME_PROGRESS_LINES=1 rank 0 logs a line with each train step, for engines that take silence for a hang.
 Without a launcher, or with MEGATRON_RESUME_NO_WATCH=1 (for a debugger), nobody looks.
 """
 
+import atexit
 import contextlib
 import faulthandler
 import logging
@@ -29,17 +31,19 @@ from ..sources import nearest, show
 from . import kernel
 from .board import NO_PHASE, Board, new_board
 from .hopeless import is_hopeless
-from .watched import Watched, timeouts
+from .watched import PROGRAM, Watched, timeouts
 
 logger = logging.getLogger("megatron_resume")
 
 NO_WATCH = "MEGATRON_RESUME_NO_WATCH"
+PROGRESS_LINES = "MEGATRON_RESUME_PROGRESS_LINES"
 ENDINGS = "MEGATRON_RESUME_ENDINGS"
 WATCHED = "MEGATRON_RESUME_WATCHED"  # in the environment of what a rank starts, which is not watched
 _DUMP_SIGNAL = signal.SIGRTMAX - 2  # Python, NCCL and CUDA use none of the last ones
 
 _board = Board()  # that nobody reads
 _watchdog: subprocess.Popen[bytes] | None = None
+_tells_progress = False
 
 
 def begin(environ: Mapping[str, str] = os.environ) -> None:
@@ -48,12 +52,13 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
     Raises:
         ConfigError: The policy in the environment is wrong.
     """
-    global _board, _watchdog
-    if not _is_rank(environ):
+    global _board, _watchdog, _tells_progress
+    _tells_progress = _is_set(environ, PROGRESS_LINES) and environ.get("RANK") == "0"
+    if _watchdog is not None or not _is_rank(environ):
         return
     policy = policy_of_environ(environ)
-    board, _board = new_board()
-    _board.mark("setup")
+    board, new = new_board()
+    new.mark("setup")
     stacks = os.memfd_create("megatron_resume-stacks", os.MFD_CLOEXEC)
     faulthandler.register(_DUMP_SIGNAL, stacks, all_threads=True)
     watched = Watched(
@@ -73,8 +78,14 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
         timeouts=timeouts(policy),
     )
     os.environ[WATCHED] = str(os.getpid())
+    try:
+        _watchdog = _started(watched)
+    except OSError as error:
+        logger.warning("nobody watches rank %d: its watchdog cannot be started: %s", watched.rank, error)
+        return
+    _board = new
     os.register_at_fork(after_in_child=_leave)
-    _watchdog = _started(watched)
+    atexit.register(leaves)
     reports = sys.excepthook
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -85,9 +96,13 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
 
 
 def _is_rank(environ: Mapping[str, str]) -> bool:
-    is_helper = multiprocessing.parent_process() is not None or WATCHED in environ
-    unwatched = environ.get(NO_WATCH, "0") not in ("", "0")
-    return sys.platform == "linux" and "RANK" in environ and not is_helper and not unwatched
+    me = str(os.getpid())  # the same where a rank replaces itself by another program
+    is_helper = multiprocessing.parent_process() is not None or environ.get(WATCHED, me) != me
+    return sys.platform == "linux" and "RANK" in environ and not is_helper and not _is_set(environ, NO_WATCH)
+
+
+def _is_set(environ: Mapping[str, str], name: str) -> bool:
+    return environ.get(name, "0") not in ("", "0")
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
@@ -100,7 +115,7 @@ def _started(watched: Watched) -> subprocess.Popen[bytes]:
     package_root = str(Path(__file__).resolve().parents[2])
     paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "megatron_resume.watch.watchdog", msgspec.json.encode(watched).decode()],
+        [sys.executable, "-P", "-m", PROGRAM, msgspec.json.encode(watched).decode()],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,
         pass_fds=(watched.board, watched.stacks),
@@ -144,6 +159,8 @@ def has_trained(iteration: int) -> None:
     if not _board.training_since_ns:
         _board.training_since_ns = time.monotonic_ns()
     _back_to(_board.phase_name)
+    if _tells_progress:
+        logger.info("a train step is done; at iteration %d", iteration)
 
 
 def _back_to(name: str) -> None:
@@ -151,8 +168,11 @@ def _back_to(name: str) -> None:
     _board.mark(NO_PHASE if is_set_up else name)
 
 
-def leaves() -> None:
+def leaves(exit_code: int = 0) -> None:
     """The script is done; what is left is the end of the process."""
+    if exit_code and not _board.failed_ns:
+        _board.exit_code = exit_code
+        _board.fail()
     _board.mark("exit")
 
 
@@ -179,15 +199,15 @@ def loading(point: PointName) -> Iterator[None]:
 
 def fails_by(error: BaseException) -> None:
     """What ends this process. The first that is told is the one that is recorded."""
-    if _board.error:
+    if _board.failed_ns:
         return
     try:
         message = str(error)
     except Exception as broken:  # of a script's own class
         message = f"its message raises {type(broken).__name__}"
-    _board.failed_in = _board.phase
     _board.write("message", message)
     _board.exit_code = getattr(error, "exit_code", 0)
     _board.fatal = is_hopeless(error, in_setup=not _board.training_since_ns)
     _board.write("error", type(error).__qualname__)
+    _board.fail()
     _board.mark("exit")

@@ -22,7 +22,7 @@ def stacks_of(pid: int, dump_signal: int, descriptor: int) -> str:
         dump_signal: makes faulthandler write all threads to `descriptor`, without the interpreter's lock.
     """
     parts = []
-    if (found := kernel.state(pid)) in ("stopped", "traced"):
+    if (found := kernel.state(pid)) in kernel.HALTED:
         parts.append(f"The process is {found}, and can run no handler.\n")
     else:
         parts.append(_python_stacks(pid, dump_signal, descriptor))

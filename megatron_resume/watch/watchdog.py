@@ -18,11 +18,14 @@ from ..processes import descendants
 from . import kernel
 from .board import Board, board_at
 from .ended import Ended, Place, record, say
+from .peers import Peers
 from .stacks import heads, stacks_of, write_stacks
 from .watched import POLL_S, Watched
 
 HANG = 201  # exit code
+_ERROR = 1  # with which Python ends by an exception
 _GAP_S = 5.0  # a watchdog that was not run for so long: the machine slept, or all of us were stopped
+_STACKS_S = 0.4  # in which ranks that run keep their stacks
 
 
 class Watchdog:
@@ -31,28 +34,40 @@ class Watchdog:
     def __init__(self, watched: Watched, board: Board) -> None:
         self._watched, self._board, self._place = watched, board, Place(watched, board)
         self._mark_ns, self._paused_ns = board.progress_ns, 0  # last mark, and time since in which nobody was run
-        self._looked_s = time.monotonic()
+        self._polled_s = self._looked_s = time.monotonic()
         self._has_kept_stacks = False
+        self._peers = Peers(watched.life, watched.rank, watched.num_ranks)
+        self._events = select.poll()
+        self._events.register(self._peers, select.POLLIN)
+        self._rank = _end_of(watched.pid)
+        if self._rank is not None:
+            self._events.register(self._rank, select.POLLIN)
 
     def run(self) -> None:
-        if os.getppid() != self._watched.pid:
-            return  # gone before anybody watched
-        rank = select.poll()
-        rank.register(os.pidfd_open(self._watched.pid), select.POLLIN)
-        polled_s = time.monotonic()
-        while not rank.poll(POLL_S * 1000):
-            now_s = time.monotonic()
-            if now_s - polled_s > _GAP_S:
-                self._paused_ns += int((now_s - polled_s) * 1e9)
-            polled_s = now_s
-            if self._silent_s() > self._watched.timeout(self._board.phase_name):
+        """Until the rank has ended, by us or by others, or has become another program."""
+        while not self._ended_within_a_poll():
+            if self._is_another_program():
+                return
+            phase = self._board.phase_name  # before the time: see Board.mark
+            if self._silent_s() > self._watched.timeout(phase):
                 self._hangs()
                 return
-            if not self._has_kept_stacks and now_s - self._looked_s >= self._watched.look_s:
-                self._looked_s = now_s
-                if self._place.stacks.exists():  # another rank of this life hangs
-                    self._keep_stacks()
+            if self._hears_of_a_hang():
+                self._keep_stacks(self._board.copy())
         self._has_ended()
+
+    def _ended_within_a_poll(self) -> bool:
+        ready = [descriptor for descriptor, _ in self._events.poll(POLL_S * 1000)]
+        now_s = time.monotonic()
+        if now_s - self._polled_s > _GAP_S:
+            self._paused_ns += int((now_s - self._polled_s) * 1e9)
+        self._polled_s = now_s
+        return self._rank in ready if self._rank is not None else os.getppid() != self._watched.pid
+
+    def _is_another_program(self) -> bool:
+        """Whether the rank replaced itself with `exec`: then nobody marks this board any more."""
+        files = kernel.open_files(self._watched.pid)
+        return bool(files) and self._watched.board not in files  # one that ends has none
 
     def _silent_s(self) -> float:
         """Seconds without progress in which there could have been some."""
@@ -61,15 +76,28 @@ class Watchdog:
             self._mark_ns, self._paused_ns = mark, 0
         return float(time.monotonic_ns() - mark - self._paused_ns) / 1e9
 
+    def _hears_of_a_hang(self) -> bool:
+        """Whether another rank of this life hangs: at once on this machine, from others by the folder they share."""
+        if self._peers.have_told():
+            return not self._has_kept_stacks
+        if self._has_kept_stacks or self._watched.is_on_one_node:
+            return False
+        now_s = time.monotonic()
+        if now_s - self._looked_s < self._watched.look_s:
+            return False
+        self._looked_s = now_s
+        return self._place.stacks.exists()
+
     def _hangs(self) -> None:
-        watched, phase, silent_s, time_s = self._watched, self._board.phase_name, self._silent_s(), time.time()
+        watched, board, at_s, silent_s = self._watched, self._board.copy(), time.monotonic(), self._silent_s()
         state = kernel.state(watched.pid)
-        self._keep_stacks()
-        said = f"no progress in {phase} for {silent_s:.1f} s (limit {watched.timeout(phase):g} s)"
-        said += f"; the process was {state}" if state in ("stopped", "traced") else ""
-        record(watched, self._board, Ended("hang", "hang", said, HANG, None, silent_s, time_s))
+        said = f"no progress in {board.phase_name} for {silent_s:.1f} s (limit {watched.timeout(board.phase_name):g} s)"
+        said += f"; the process was {state}" if state in kernel.HALTED else ""
+        self._keep_stacks(board)
+        self._peers.tell()
+        record(watched, board, Ended("hang", "hang", said, HANG, None, silent_s, at_s))
         self._wait_for_other_ranks()
-        say(f"rank {watched.rank} on {watched.host}: {said}. It is ended. Stacks: {self._place.stacks}{self._oldest()}")
+        say(f"{self._first()}rank {watched.rank} on {watched.host}: {said}. It is ended. Stacks: {self._place.stacks}")
         for pid in [watched.pid, *descendants(watched.pid)]:
             if pid != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
@@ -77,21 +105,25 @@ class Watchdog:
 
     def _wait_for_other_ranks(self) -> None:
         """They learn of it and keep their stacks, before the launcher ends them too."""
-        is_on_other_nodes = self._watched.num_ranks > self._watched.num_local_ranks
-        time.sleep(2 * self._watched.look_s if is_on_other_nodes else 3 * POLL_S)
+        look_s = 0.0 if self._watched.is_on_one_node else 2 * self._watched.look_s
+        deadline = time.monotonic() + look_s + _STACKS_S
+        while time.monotonic() < deadline and len(heads(self._place.stacks)) < self._watched.num_ranks:
+            time.sleep(POLL_S / 5)
 
-    def _oldest(self) -> str:
-        """Whose last progress lies back the longest: the culprit, where this rank only waited for it."""
+    def _first(self) -> str:
+        """Whose last progress lies back the longest: the culprit, where the others only wait for it."""
         others = sorted(heads(self._place.stacks), key=lambda head: head.partition("last progress ")[2])
-        return f". Oldest: {others[0]}" if len(others) > 1 else ""
+        return f"hang, begun by {others[0]}; " if len(others) > 1 else ""
 
-    def _keep_stacks(self) -> None:
+    def _keep_stacks(self, board: Board) -> None:
+        if self._has_kept_stacks:
+            return
         self._has_kept_stacks = True
-        watched, board, folder = self._watched, self._board, self._place.stacks
+        watched, folder, state = self._watched, self._place.stacks, kernel.state(self._watched.pid)
         since = datetime.fromtimestamp(time.time() - self._silent_s(), timezone.utc).isoformat(timespec="milliseconds")
         head = (
             f"rank {watched.rank} on {watched.host}, process {watched.pid}: last progress {since}, in "
-            f"{board.phase_name} at iteration {board.iteration}"
+            f"{board.phase_name} at iteration {board.iteration}{f', {state}' if state in kernel.HALTED else ''}"
         )
         try:
             folder.mkdir(parents=True, exist_ok=True)  # tells the other ranks, before what follows takes its time
@@ -101,25 +133,30 @@ class Watchdog:
 
     def _has_ended(self) -> None:
         """By itself, or somebody killed it."""
-        status, time_s = kernel.wait_status(self._watched.pid), time.time()
+        status, board, now_s = kernel.wait_status(self._watched.pid), self._board.copy(), time.monotonic()
         code = None if status is None else os.waitstatus_to_exitcode(status)
-        error, said = self._board.read("error"), int(self._board.exit_code)
-        if code == 0 or (code is None and self._board.phase_name == "exit" and not error):
+        error, said = board.read("error"), int(board.exit_code)
+        if code == 0 or (code is None and board.phase_name == "exit" and not error and not said):
             return
-        exit_code = said or (code if code is not None and code > 0 else None)
-        record(
-            self._watched,
-            self._board,
-            Ended(
-                how="error" if error or exit_code else "killed",
-                error=error,
-                message=self._board.read("message"),
-                exit_code=exit_code,
-                signal=-code if code is not None and code < 0 else None,
-                silent_s=self._silent_s(),
-                time_s=time_s,
-            ),
+        exit_code = said or (code if code is not None and code > 0 else None) or (_ERROR if error else None)
+        ended = Ended(
+            how="error" if exit_code else "killed",
+            error=error,
+            message=board.read("message"),
+            exit_code=exit_code,
+            signal=-code if code is not None and code < 0 and not exit_code else None,
+            silent_s=self._silent_s(),
+            at_s=board.failed_ns / 1e9 if board.failed_ns and exit_code else now_s,
         )
+        record(self._watched, board, ended)
+
+
+def _end_of(pid: int) -> int | None:
+    """A descriptor that is readable once process `pid` has ended; None where Linux (before 5.3) has no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
 
 
 def main(argument: str) -> None:

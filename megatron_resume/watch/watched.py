@@ -3,6 +3,9 @@
 import msgspec
 
 from ..policy import PHASES, Policy
+from ..processes import command
+
+PROGRAM = "megatron_resume.watch.watchdog"
 
 ANNOUNCED_S = 10.0  # at most: how late a rank learns that another one hangs
 POLL_S = 0.1
@@ -30,9 +33,18 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
         return self.timeouts.get(phase, self.timeouts["idle"])
 
     @property
+    def is_on_one_node(self) -> bool:
+        """Whether all ranks of the job are."""
+        return self.num_ranks == self.num_local_ranks
+
+    @property
     def look_s(self) -> float:
-        """How often to look whether another rank hangs: a hundredth of what is a hang at least."""
+        """How often to look whether a rank on another node hangs: a hundredth of what is a hang at least."""
         return min(ANNOUNCED_S, max(POLL_S, min(self.timeouts.values()) / 100))
+
+
+def is_watchdog(pid: int) -> bool:
+    return PROGRAM in command(pid)
 
 
 def timeouts(policy: Policy) -> dict[str, float]:
