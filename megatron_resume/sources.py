@@ -23,6 +23,7 @@ _OTHERS = (
     "WATCHED",
     "ENDINGS",
     "ENGINE_STARTS",
+    "REQUEUES",
     "NEW_BUDGET",
     "PROGRESS_LINES",
 )

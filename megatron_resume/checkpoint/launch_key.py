@@ -12,8 +12,9 @@ _JOB_VARIABLES = (LAUNCH_ID, "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
 _PART_VARIABLES = ("SLURM_STEP_ID", "MASTER_PORT")  # tell launches apart that share a job id
 NEW_PORTS = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # torchrun's: at each restart ranks meet at another port
 ENGINE_STARTS = "MEGATRON_RESUME_ENGINE_STARTS"
+REQUEUES = "MEGATRON_RESUME_REQUEUES"  # by what starts `launch` again, where that says so
 # By the one who restarts the most first: whenever it does, those that follow begin at 0 again.
-_RESTART_VARIABLES = ("SLURM_RESTART_COUNT", ENGINE_STARTS, "TORCHELASTIC_RESTART_COUNT")
+_RESTART_VARIABLES = ("SLURM_RESTART_COUNT", REQUEUES, ENGINE_STARTS, "TORCHELASTIC_RESTART_COUNT")
 _MAX_RESTARTS = 100_000  # by each of them
 
 

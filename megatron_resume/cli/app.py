@@ -117,25 +117,37 @@ def _add_policy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _add_launch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    text = "run a training script under torchrun and a policy: restarted, ended truly, and no process left behind"
+    text = "run a training script under a policy: restarted, ended truly, and no process left behind"
     launch = commands.add_parser("launch", help=text, description=text)
-    launch.add_argument("--engine", choices=("torchrun",), default="torchrun", help="what starts the ranks")
+    launch.add_argument("--engine", choices=("torchrun", "nvrx"), default="torchrun", help="what starts the ranks")
     _add_job(launch)
     launch.set_defaults(call=_launch)
     text = "print what a policy becomes for a launch engine, and what the engine cannot do"
     render = commands.add_parser("render", help=text, description=text)
-    render.add_argument("--engine", choices=("torchrun", "aimaster"), required=True, help="the launch engine")
+    engines = ("torchrun", "nvrx", "aimaster", "pytorchjob", "jobset", "slurm")
+    render.add_argument("--engine", choices=engines, required=True, help="the launch engine")
     render.add_argument("--to", metavar="DIR", help="write files there, and do not print them")
+    cluster = render.add_argument_group("on a cluster", "aimaster, pytorchjob, jobset and slurm")
+    cluster.add_argument("--name", default="megatron-resume", metavar="NAME", help="the name of the job")
+    cluster.add_argument("--image", metavar="IMAGE", help="a container image with Megatron and megatron_resume in it")
+    text = "mount a volume claim there, such as the one for checkpoints; may be repeated (Kubernetes)"
+    cluster.add_argument("--mount", action="append", default=[], metavar="CLAIM:/PATH", help=text)
+    cluster.add_argument("--gpus-per-node", type=int, metavar="N", help="as many as ranks by default; 0 for none")
     _add_job(render)
     render.set_defaults(call=_render)
 
 
 def _add_job(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--policy", metavar="FILE", help="fault_tolerance.yaml; the policy by default without it")
+    text = "fault_tolerance.yaml; without it the environment variable MEGATRON_RESUME_POLICY, or the policy by default"
+    command.add_argument("--policy", metavar="FILE", help=text)
     command.add_argument("--nnodes", type=int, default=1, metavar="N", help="nodes, 1 by default; launch on each")
     command.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="ranks on each node, 1 by default")
     command.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where several nodes meet")
     command.add_argument("--rdzv-id", metavar="NAME", help="the name of this launch on all nodes")
+    nvrx = command.add_argument_group("nvrx")
+    nvrx.add_argument("--ft-launcher", default="ft_launcher", metavar="PATH", help="ft_launcher, if it is not on PATH")
+    text = "of ft_launcher, 0.4 or 0.7; asked for beside it by default"
+    nvrx.add_argument("--nvrx-version", metavar="VERSION", help=text)
     command.add_argument("command", nargs=argparse.REMAINDER, metavar="-- SCRIPT ARGS...", help="the training script")
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from ..checkpoint.launch_key import ENGINE_STARTS, LAUNCH_ID, launch_key
 from ..checkpoint.lives import lives
-from ..errors import ConfigError
+from ..errors import ConfigError, CrashLoopError
 from ..policy import FATAL, VARIABLE, Policy, as_json
 from ..processes import Abandoned, adopt_orphans, die_with_parent, end_descendants
 from ..resume.budget import budget
@@ -143,6 +143,9 @@ class _Watcher:
         said = read_endings(endings)
         if fatal := self._fatal(endings):
             return self._end_by(fatal)
+        if engine.returncode in self._rendered.gave_up:
+            logger.error("given up: the launch engine saw no progress (exit code %d)", engine.returncode)
+            return _EngineEnd(CrashLoopError.exit_code, is_final=True)
         if engine.returncode <= 0:
             was_killed = engine.returncode < 0
             return _EngineEnd(128 - engine.returncode if was_killed else 0, not was_killed, was_killed)

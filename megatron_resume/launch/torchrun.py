@@ -6,7 +6,7 @@ addresses of the dead are still found, and no restart reached its first step. Wi
 """
 
 from ..policy import Policy
-from .job import Job, Rendered, by_the_job, coarser, python
+from .job import Job, Rendered, after_grace, by_the_job
 
 ENVIRON = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 NOT_ITS_OWN = ("hang", "refill_after", "no_progress_limit", "retry", "fatal")
@@ -14,14 +14,11 @@ NOT_ITS_OWN = ("hang", "refill_after", "no_progress_limit", "retry", "fatal")
 
 def render(policy: Policy, job: Job) -> Rendered:
     """torchrun's command on each node."""
-    where = ["--standalone"]
-    if job.nnodes > 1:
-        where = ["--rdzv-backend=c10d", f"--rdzv-endpoint={job.endpoint}", f"--rdzv-id={job.job_id}"]
     command = [
-        *(python(), "-m", "torch.distributed.run"),
-        *(f"--nnodes={job.nnodes}", f"--nproc-per-node={job.nproc_per_node}", *where),
+        *(job.python, "-m", "torch.distributed.run"),
+        *(f"--nnodes={job.nnodes}", f"--nproc-per-node={job.nproc_per_node}", *job.rendezvous),
         f"--max-restarts={policy.max_restarts}",
-        f"--shutdown-timeout={coarser(policy, 0)}",
+        f"--shutdown-timeout={after_grace(policy)}",
         *job.of_rank,
     ]
     return Rendered(tuple(command), dict(ENVIRON), {}, by_the_job(policy, *NOT_ITS_OWN))
