@@ -21,13 +21,14 @@ demo: $(STAMP)  ## train a tiny RLHF run, kill it twice, and prove that nothing 
 test: $(STAMP)  ## the tests
 	$(PY) -m pytest -m "not slow"
 
-test-all: $(STAMP) venv-nvrx venv-dlc  ## the tests, and those that train for minutes
+test-all: $(STAMP) venv-nvrx  ## the tests, and those that train for minutes
+	-@tools/venv_dlc.sh
 	$(PY) -m pytest
 
 venv-nvrx: $(STAMP)  ## .venv-nvrx with ft_launcher, for the tests of `launch --engine nvrx` (20 MB)
 	@tools/venv_nvrx.sh
 
-venv-dlc: $(STAMP)  ## .venv-dlc with the SDK of PAI-DLC, for the tests of `render --engine aimaster` (100 MB)
+venv-dlc: $(STAMP)  ## .venv-dlc with the SDK of PAI-DLC, for the tests of `render --engine aimaster` (60 MB)
 	@tools/venv_dlc.sh
 
 check: $(STAMP)  ## lint, format, types, and which module may import which

@@ -83,12 +83,14 @@ def _timeouts(policy: Policy) -> tuple[str, ...]:
 
 
 def _progress(policy: Policy, job: Job) -> tuple[str, ...]:
-    """One attempt more than the job allows itself; without a file to read 0.6 and 0.7 would end jobs that come on."""
+    """One life more than the job allows itself by any of its limits: ft_launcher counts those that saved nothing new,
+    wherever they failed. Without a file to read it would end jobs that come on.
+    """
     save = _save(job)
     if save is None:
         return ("--ft-max-no-progress-cycles=0",)
     return (
-        f"--ft-max-no-progress-cycles={policy.no_progress_limit + 1}",
+        f"--ft-max-no-progress-cycles={max(policy.no_progress_limit, policy.max_restarts + 1) + 1}",
         f"--ft-checkpoint-iteration-file={PurePosixPath(save, TRACKER)}",
     )
 

@@ -1,5 +1,6 @@
 """A rank that ends as its first argument says; it marks its pid in the folder of the second."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ is_first = not any(folder.glob("pid*"))
 (folder / f"started{restart}.{rank}").touch()
 while len(list(folder.glob(f"started{restart}.*"))) < 2:  # else one is ended before it has begun
     time.sleep(0.02)
+(folder / "python").write_text(f"{sys.executable}\n{importlib.util.find_spec('nvidia_resiliency_ext')}")
 if how == "rank killed" and restart == 0 and rank == 1:
     os.kill(os.getpid(), signal.SIGKILL)
 if how == "agent killed" and is_first:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,19 @@ RANK = Path(__file__).with_name("rank.py")
 class Launched:
     """`megatron-resume launch` of two ranks that end as `how` says."""
 
-    def __init__(self, folder: Path, how: str, policy: str = "") -> None:
+    def __init__(self, folder: Path, how: str, policy: str = "", options: Sequence[str] = ()) -> None:
         self.folder = folder
         (folder / "policy.yaml").write_text(policy)
-        command = ["launch", "--nproc-per-node", "2", "--policy", str(folder / "policy.yaml"), "--", str(RANK)]
+        command = [
+            "launch",
+            *options,
+            "--nproc-per-node",
+            "2",
+            "--policy",
+            str(folder / "policy.yaml"),
+            "--",
+            str(RANK),
+        ]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "megatron_resume", *command, how, str(folder)],
             stdout=subprocess.PIPE,
@@ -66,6 +75,10 @@ def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         return made[-1]
 
     yield make
+    end_all(made)
+
+
+def end_all(made: list[Launched]) -> None:
     for one in made:
         for pid in [one.process.pid, *descendants(one.process.pid)] if one.process.poll() is None else []:
             os.kill(pid, signal.SIGKILL)
@@ -127,3 +140,14 @@ def test_what_is_no_script_is_refused_before_anything_is_started(tmp_path: Path)
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 78
     assert "nothing.py is no file; write the training script and its arguments after `--`" in ended.stderr
+
+
+def test_an_engine_that_says_it_saw_no_progress_is_not_started_again() -> None:
+    run = (
+        "import sys; from megatron_resume.launch.job import Rendered; from megatron_resume.launch.parent import launch;"
+        "from megatron_resume.policy import Policy;"
+        "sys.exit(launch(Policy(), Rendered(('sh', '-c', 'echo started; exit 93'), {}, {}, (), gave_up=(93,))))"
+    )
+    ended = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (70, "started\n")
+    assert "given up: the launch engine saw no progress (exit code 93)" in ended.stderr

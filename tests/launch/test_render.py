@@ -154,6 +154,12 @@ def test_without_a_tracker_to_read_ft_launcher_counts_no_cycles_and_that_is_said
     assert any("the command names no --save" in warning for warning in rendered.warnings)
 
 
+def test_ft_launcher_counts_no_life_that_the_policy_still_allows() -> None:
+    patient = policy_of({"max_restarts": 20, "no_progress_limit": 3}, "patient")
+    command = nvrx.render(patient, ONE_NODE._replace(nvrx_version="0.7")).command
+    assert "--ft-max-no-progress-cycles=22" in command  # 21 lives
+
+
 @pytest.mark.parametrize("version", nvrx.VERSIONS)
 @pytest.mark.parametrize("policy", [DEFAULT, EVERY_FIELD, NO_RESTARTS])
 def test_each_flag_is_one_of_the_help_of_ft_launcher(policy: Policy, version: str) -> None:
