@@ -52,7 +52,7 @@ def user_command(policy: Policy, job: Job) -> str:
     environ = {**ENVIRON, VARIABLE: as_json(policy)}
     exports = [f"export {name}={shlex.quote(value)}" for name, value in environ.items()]
     launch = node.command(job, endpoint="$MASTER_ADDR:$MASTER_PORT", job_id="$MASTER_ADDR")
-    return "\n".join([*exports, 'export MEGATRON_RESUME_LAUNCH_ID="$MASTER_ADDR"', launch])
+    return "\n".join([*exports, 'export MEGATRON_RESUME_LAUNCH_ID="$MASTER_ADDR"', f"exec {launch}"])
 
 
 def render(policy: Policy, job: Job) -> Rendered:

@@ -27,7 +27,7 @@ def render(policy: Policy, job: Job) -> Rendered:
         LAUNCH_ID: "$(JOBSET_NAME)",
         REQUEUES: _annotation("restart-attempt"),
     }
-    pod = {"restartPolicy": "Never", **kubernetes.pod(policy, job, NODE, f"{shell}\n", environ)}
+    pod = {"restartPolicy": "Never", **kubernetes.pod(policy, job, NODE, f"exec {shell}\n", environ)}
     one_job = {
         "backoffLimit": 0,
         "completions": job.nnodes,

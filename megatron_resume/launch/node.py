@@ -15,7 +15,7 @@ def command(job: Job, *, endpoint: str, job_id: str) -> str:
     meet = [f'--rdzv-endpoint="{endpoint}"', f'--rdzv-id="{job_id}"'] if job.nnodes > 1 else []
     return " ".join(
         [
-            *("exec", shlex.quote(job.python), "-m", "megatron_resume", "launch"),
+            *(shlex.quote(job.python), "-m", "megatron_resume", "launch"),
             *(f"--nnodes={job.nnodes}", f"--nproc-per-node={job.nproc_per_node}", *meet),
             *("--", shlex.join(job.command)),
         ]

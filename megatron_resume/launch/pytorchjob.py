@@ -19,7 +19,7 @@ the operator starts the pod again, where restartPolicy is ExitCode. Type: kubect
 def render(policy: Policy, job: Job) -> Rendered:
     """The manifest, and the command that submits it."""
     shell = node.command(job, endpoint="$MASTER_ADDR:$MASTER_PORT", job_id="$MASTER_ADDR")
-    named = f'export MEGATRON_RESUME_LAUNCH_ID="$MASTER_ADDR"\n{shell}\n'
+    named = f'export MEGATRON_RESUME_LAUNCH_ID="$MASTER_ADDR"\nexec {shell}\n'
     replica = {
         "restartPolicy": "ExitCode" if policy.max_restarts else "Never",
         "template": {"spec": kubernetes.pod(policy, job, CONTAINER, named, {})},

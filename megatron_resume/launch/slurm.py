@@ -4,7 +4,6 @@ Options: sbatch(1) and srun(1) of Slurm 22.05. A job that is requeued keeps SLUR
 """
 
 import re
-import shlex
 
 from ..errors import ConfigError
 from ..policy import VARIABLE, Policy
@@ -56,23 +55,45 @@ def _requeue(policy: Policy) -> str:
 
 
 def _body(policy: Policy, job: Job) -> list[str]:
-    shell = node.command(job, endpoint="$RDZV_HOST:$RDZV_PORT", job_id="$SLURM_JOB_ID")
-    return [
-        "# One task per node, in which `megatron-resume launch` restarts the ranks. Give sbatch the rest:",
-        "# --partition=... --account=... --time=...",
+    lines = [
         f"{VARIABLE}=$(cat <<'POLICY'",
         node.policy_text(policy),
         "POLICY",
+        ")",
+        "# One task per node, in which `megatron-resume launch` restarts the ranks.",
+        "NODE=$(cat <<'END_OF_NODE'",
+        *_of_node(job),
+        "END_OF_NODE",
         ")",
         'RDZV_HOST=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
         "RDZV_PORT=$((20000 + SLURM_JOB_ID % 10000))",
         f"export {VARIABLE} RDZV_HOST RDZV_PORT",
         "",
-        # srun ends with the highest exit code of its tasks. Where one gave up the others are killed, which would count
-        # as 128 and up; the next start then ends at once, with the story.
-        f"srun --kill-on-bad-exit=1 --cpu-bind=none bash -c {shlex.quote(shell)}",
+        *(['scontrol update "JobId=$SLURM_JOB_ID" Comment='] if job.nnodes > 1 else []),
+        'srun --kill-on-bad-exit=1 --cpu-bind=none bash -c "$NODE"',
         "code=$?",
+    ]
+    # srun ends with the highest exit code of its tasks. Where one ended for good the others are killed, which would
+    # count as 128 and up: so the first leaves its own in the comment of the job.
+    said = "said=$(scontrol show job \"$SLURM_JOB_ID\" | sed -n 's/.*Comment=final_exit_code_\\([0-9]*\\).*/\\1/p')"
+    return [
+        *lines,
+        *([said, "code=${said:-$code}"] if job.nnodes > 1 else []),
         "# Exit codes 1 to 127 are final, 128 and up mean: start again.",
         *(['[ "$code" -lt 128 ] || scontrol requeue "$SLURM_JOB_ID"'] if policy.max_restarts else []),
+        'exit "$code"',
+    ]
+
+
+def _of_node(job: Job) -> list[str]:
+    launch = node.command(job, endpoint="$RDZV_HOST:$RDZV_PORT", job_id="$SLURM_JOB_ID")
+    if job.nnodes == 1:
+        return [f"exec {launch}"]
+    return [
+        "trap : TERM # launch gets it as well, and is waited for",
+        launch,
+        "code=$?",
+        '[ "$code" -eq 0 ] || [ "$code" -ge 128 ] || \\',
+        '    scontrol update "JobId=$SLURM_JOB_ID" "Comment=final_exit_code_$code"',
         'exit "$code"',
     ]

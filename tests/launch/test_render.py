@@ -262,20 +262,36 @@ def test_a_batch_script_launches_on_each_node_and_requeues_what_may_go_on(
     case: Case, code: int, tmp_path: Path
 ) -> None:
     """Run by bash, with programs in place of srun and scontrol, which no machine without Slurm has."""
-    keep = f'printf "%s" "${VARIABLE}" >{tmp_path}/policy; printf "%s\\n" "$@" >{tmp_path}/srun.args'
-    program(tmp_path / "srun", f"{keep}; exit {code}")
-    nodes = '[ "$1" = requeue ] || printf "n0\\nn1\\n"'
+    srun = f'printf "%s" "${VARIABLE}" >{tmp_path}/policy; printf "%s\\n" "$@" >{tmp_path}/srun.args; exit {code}'
+    program(tmp_path / "srun", srun)
+    nodes = '[ "$1" != show ] || [ "$2" != hostnames ] || printf "n0\\nn1\\n"'
     program(tmp_path / "scontrol", f'echo "$@" >>{tmp_path}/scontrol.args; {nodes}')
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "n[0-1]"}
     text = case.rendered().files[slurm.FILE]
     assert subprocess.run(["bash"], input=text, text=True, env=environ).returncode == code
     assert policy_of_environ({VARIABLE: (tmp_path / "policy").read_text()}) == case.policy
     asked = (tmp_path / "scontrol.args").read_text().splitlines()
-    is_requeued = code >= 128 and case.policy.max_restarts > 0
-    assert asked == ["show hostnames n[0-1]", *(["requeue 4711"] if is_requeued else [])]
-    words = (tmp_path / "srun.args").read_text().splitlines()
-    assert words[:4] == ["--kill-on-bad-exit=1", "--cpu-bind=none", "bash", "-c"]
-    assert_launches(words[4], case, {"RDZV_HOST": "n0", "RDZV_PORT": "24711", "SLURM_JOB_ID": "4711"})
+    assert ("requeue 4711" in asked) is (code >= 128 and case.policy.max_restarts > 0)
+    options, shell = (tmp_path / "srun.args").read_text().split("\nbash\n-c\n")
+    assert options.splitlines() == ["--kill-on-bad-exit=1", "--cpu-bind=none"]
+    assert_launches(shell, case, {"RDZV_HOST": "n0", "RDZV_PORT": "24711", "SLURM_JOB_ID": "4711"})
+
+
+@pytest.mark.parametrize(("codes", "ends_with"), [((78, 143), 78), ((143, 143), 143), ((0, 0), 0), ((203, 1), 1)])
+def test_the_final_code_of_one_node_is_that_of_a_slurm_job(
+    codes: tuple[int, int], ends_with: int, tmp_path: Path
+) -> None:
+    """As srun does: the highest code of all tasks. As scontrol does: a comment is kept, and shown."""
+    highest = 'highest=0; for task in 0 1; do TASK=$task bash -c "${@: -1}"; code=$?'
+    program(tmp_path / "srun", f'{highest}; [ "$code" -le "$highest" ] || highest=$code; done; exit "$highest"')
+    keep = f'[ "$1" != update ] || echo "${{@: -1}}" >{tmp_path}/comment'
+    show = f'[ "$2" != job ] || sed "s/^/   /" {tmp_path}/comment'
+    program(tmp_path / "scontrol", f'echo "$@" >>{tmp_path}/asked; {keep}; {show}')
+    program(tmp_path / "python", f"codes=({codes[0]} {codes[1]}); exit ${{codes[$TASK]}}")
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "n[0-1]"}
+    text = slurm.render(DEFAULT, TWO_NODES).files[slurm.FILE]
+    assert subprocess.run(["bash"], input=text, text=True, env=environ).returncode == ends_with
+    assert ("requeue 4711" in (tmp_path / "asked").read_text().splitlines()) is (ends_with >= 128)
 
 
 def program(path: Path, text: str) -> None:
