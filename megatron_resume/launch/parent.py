@@ -23,7 +23,7 @@ from ..checkpoint.lives import lives
 from ..errors import ConfigError
 from ..policy import FATAL, VARIABLE, Policy, as_json
 from ..processes import Abandoned, adopt_orphans, die_with_parent, end_descendants
-from ..resume.budget import budget
+from ..resume.budget import STOPPED_AFTER_SAVE, budget
 from ..watch.endings import VARIABLE as ENDINGS
 from ..watch.endings import RankEnding, read_endings
 from ..watch.watched import is_watchdog
@@ -156,8 +156,8 @@ class _Watcher:
     def _end_on_request(self, endings: Path) -> "_EngineEnd":
         logger.warning("asked to stop; ranks have %s to save and end", self._policy.grace_period)
         _end_all(float(self._policy.grace_period))
-        said = read_endings(endings)
-        return _EngineEnd(said[-1].exit_code if said else 128 + signal.SIGTERM, is_final=True)
+        has_saved = any(one.exit_code == STOPPED_AFTER_SAVE for one in read_endings(endings))
+        return _EngineEnd(STOPPED_AFTER_SAVE if has_saved else 128 + signal.SIGTERM, is_final=True)
 
     def _fatal(self, endings: Path) -> RankEnding | None:
         return next((one for one in read_endings(endings) if self._is_fatal(one)), None)
