@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import DamagedError
+from ..errors import STOPPED, DamagedError
 from ..roles import TRAINED
 from .attempts import attempt_numbers, has_started
 from .endings import process_ends
@@ -59,6 +59,7 @@ def lives(root: Path) -> Iterator[Life]:
 
 def cause_of(failures: list[Failure]) -> Failure | None:
     """The one that the others follow from: what a launcher ended with SIGTERM did not begin it."""
+    failures = [one for one in failures if one.how != "stopped"]
     first = next((one for one in failures if one.signal != "SIGTERM"), next(iter(failures), None))
     if first is None or first.how != "hang":
         return first
@@ -94,15 +95,19 @@ def _new_budget(folder: Path) -> NewBudget | None:
 
 def _life(root: Path, number: int) -> Life:
     ends = process_ends(root, number, TRAINED)
-    cause = cause_of(read_failures(failures_path(root, number, "")))
+    failures = read_failures(failures_path(root, number, ""))
+    stopped = any(one.how == "stopped" for one in failures)  # by itself, with nothing to lose; what others did follows
+    cause = None if stopped else cause_of(failures)
     leases = [lease for role in TRAINED if (lease := read_lease(root, number, role)) is not None]
-    reached = [lease.iteration for lease in leases] + ([cause.iteration] if cause else [])
+    reached = [lease.iteration for lease in leases] + [failure.iteration for failure in failures]
     return Life(
         attempt=number,
-        state=_state({end.state for end in ends}, cause),
+        state="stopped" if stopped else _state({end.state for end in ends}, cause),
         job=leases[0].holder.job if leases else cause.job if cause else "",
         cause=cause,
-        ending=next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None),
+        ending=Stopped(reason="SIGTERM", exit_code=STOPPED)
+        if stopped
+        else next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None),
         commits=max(_commits(root, number, role) for role in TRAINED),
         iteration=max(reached, default=None),
     )
