@@ -9,7 +9,7 @@ from ..checkpoint.folder import ResumePoint
 from ..errors import ConfigError
 from ..watch import marks
 from ..watch.marks import mark_progress, phase
-from . import ranks, stopping
+from . import progress_lines, ranks, stopping
 from .ending import truthful_end
 from .orders import check_proof, order_of
 from .session import Progress, Session, current, has_begun
@@ -148,3 +148,4 @@ def advance(*, samples: int, episodes: int = 1) -> None:
     session.consumed_samples += samples
     session.tracked.move_to(session.consumed_samples)
     session.steps_in_episode = 0
+    progress_lines.tell(session)

@@ -6,7 +6,7 @@ from typing import Any
 from ..crash import crash_point
 from ..hooks import AnyFunction
 from ..watch import marks
-from . import decision, loading, ranks, session, stopping
+from . import decision, loading, progress_lines, ranks, session, stopping
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -45,6 +45,7 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         current.trained += 1
         current.iteration += role == decision.roles_here(current.config)[0]
         marks.has_trained(current.iteration)
+        progress_lines.tell(current)
         patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
         if not current.saves and current.steps[role] >= patience:
             warn_of_no_save()
@@ -70,6 +71,7 @@ def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
             current.steps_in_episode += 1
             current.trained += 1
             marks.has_trained(current.iteration)
+            progress_lines.tell(current)
         return original(self, increment)
 
     return step

@@ -12,11 +12,17 @@ from .attempts import attempt_numbers, has_started
 from .endings import process_ends
 from .events import Committed, Failed, Stopped, events_path, read_events
 from .failures import FAILURES, Failure, failures_path, read_failures
+from .layout import PointName
 from .leases import read_lease
 from .records import Record, decode, read_bytes
 
 NEW_BUDGET = "new_budget.json"
+NEW_BUDGET_VARIABLE = "MEGATRON_RESUME_NEW_BUDGET"  # names the launch that is to count anew
 MAX_LIVES = 10_000  # without an attempt
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
+_OPTIONS = (78, 203)  # exit codes
+_SHOWN = 300  # characters of a message
+_MEMORY = ("MemoryError", "OutOfMemoryError")
 
 
 class NewBudget(Record, frozen=True, kw_only=True):
@@ -64,6 +70,26 @@ def cause_of(failures: list[Failure]) -> Failure | None:
     if first is None or first.how != "hang":
         return first
     return min((one for one in failures if one.how == "hang"), key=lambda one: one.time_s - one.silent_s)
+
+
+def failed_loads(root: Path) -> dict[PointName, str]:
+    """Points that could not be loaded, and how: in the newest attempts, back to the first that failed otherwise."""
+    found: dict[PointName, str] = {}
+    for number in reversed(attempt_numbers(root)):
+        if has_started(root, number):
+            cause = cause_of(read_failures(failures_path(root, number, "")))
+            if cause is None or cause.loading is None or not _is_of_the_point(cause):
+                break
+            what = f"with {cause.error}: {cause.message[:_SHOWN]}" if cause.error else f"by {cause.signal}"
+            found.setdefault(cause.loading, f"loading it failed in attempt {number} {what}")
+    return found
+
+
+def _is_of_the_point(cause: Failure) -> bool:
+    """Whether the point may be what ended its load, and not somebody from outside, a lack of memory, or an option."""
+    if cause.how == "killed":
+        return cause.signal in _CRASHES
+    return cause.how == "error" and cause.exit_code not in _OPTIONS and cause.error not in _MEMORY
 
 
 def _without_attempt(root: Path) -> dict[int, list[Life]]:

@@ -597,6 +597,23 @@ def is_told_to_end():
     setattr(job, name, told)
 
 
+def steps_take_a_second():
+    """Long enough for a line of progress. With `STUCK` the watch has found a rank stuck after the second."""
+    from megatron_resume.checkpoint.failures import STACKS, life_of, life_path
+
+    train_step, calls = training.train_step, []
+
+    def slow(*args, **kwargs):
+        calls.append(1)
+        time.sleep(1.1)
+        if len(calls) == 3 and "STUCK" in os.environ:
+            root = Path(os.environ["STUCK"])
+            (life_path(root, api.progress().attempt, life_of(os.environ)) / STACKS).mkdir(exist_ok=True)
+        return train_step(*args, **kwargs)
+
+    training.train_step = slow
+
+
 def sleeps_while_another_fails():
     """In the second rollout; the sleep stands for a collective that waits for the dead."""
     from rlhf import job
