@@ -2,8 +2,11 @@
 
 import argparse
 import logging
+import os
+import secrets
 from pathlib import Path
 
+from megatron_resume.checkpoint.lives import NEW_BUDGET_VARIABLE
 from megatron_resume.errors import ConfigError
 from megatron_resume.launch import aimaster, torchrun
 from megatron_resume.launch.job import Job, Rendered
@@ -18,6 +21,8 @@ def launch(args: argparse.Namespace) -> int:
     """Run the job to its end; returns its exit code."""
     logging.basicConfig(level=logging.INFO, format="megatron-resume launch: %(message)s")
     policy, rendered = rendered_for(args)
+    if args.new_budget:
+        os.environ[NEW_BUDGET_VARIABLE] = secrets.token_hex(8)  # ranks read it, also after restarts: once per launch
     return run(policy, rendered, job_id=args.rdzv_id if args.nnodes > 1 else None)
 
 

@@ -1,6 +1,5 @@
 """This rank's side of the watch: it marks what it does, and starts the process that looks at the marks.
 
-With MEGATRON_RESUME_PROGRESS_LINES=1 rank 0 logs a line with each train step, for engines that take silence for a hang.
 Without a launcher, or with MEGATRON_RESUME_NO_WATCH=1 (for a debugger), nobody looks.
 """
 
@@ -36,7 +35,6 @@ from .watched import PROGRAM, Watched, timeouts
 logger = logging.getLogger("megatron_resume")
 
 NO_WATCH = "MEGATRON_RESUME_NO_WATCH"
-PROGRESS_LINES = "MEGATRON_RESUME_PROGRESS_LINES"
 ENDINGS = "MEGATRON_RESUME_ENDINGS"
 WATCHED = "MEGATRON_RESUME_WATCHED"  # in the environment of what a rank starts, which is not watched
 _LEFT = "_megatron_resume_phase"  # attribute of an exception
@@ -44,7 +42,6 @@ _DUMP_SIGNAL = signal.SIGRTMAX - 2  # Python, NCCL and CUDA use none of the last
 
 _board = Board()  # that nobody reads
 _watchdog: subprocess.Popen[bytes] | None = None
-_tells_progress = False
 
 
 def begin(environ: Mapping[str, str] = os.environ) -> None:
@@ -53,8 +50,7 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
     Raises:
         ConfigError: The policy in the environment is wrong.
     """
-    global _board, _watchdog, _tells_progress
-    _tells_progress = _is_set(environ, PROGRESS_LINES) and environ.get("RANK") == "0"
+    global _board, _watchdog
     if _watchdog is not None or not _is_rank(environ):
         return
     policy = policy_of_environ(environ)
@@ -94,6 +90,16 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
         reports(kind, error, trace)
 
     sys.excepthook = report
+
+
+def is_watched() -> bool:
+    """Whether this process is a rank that somebody looks at."""
+    return _watchdog is not None and os.environ.get(WATCHED) == str(os.getpid())
+
+
+def is_in(name: Phase) -> bool:
+    """Whether this rank is in the phase now."""
+    return _board.phase_name == name
 
 
 def _is_rank(environ: Mapping[str, str]) -> bool:
@@ -174,8 +180,6 @@ def has_trained(iteration: int) -> None:
     if not _board.training_since_ns:
         _board.training_since_ns = time.monotonic_ns()
     _back_to(_board.phase_name)
-    if _tells_progress:
-        logger.info("a train step is done; at iteration %d", iteration)
 
 
 def _back_to(name: str) -> None:

@@ -612,6 +612,60 @@ HANGS = {
 }
 
 
+def is_told_to_end():
+    """SIGTERM comes to the ranks `TOLD` in their second "train" step or "rollout", as `TOLD_AT` says."""
+    from rlhf import job
+
+    if "NEVER_ASKS" in os.environ:
+        job.megatron_resume.should_stop = lambda: False
+    if os.environ["RANK"] not in os.environ["TOLD"].split(","):
+        return
+    name = {"train": "train_policy", "rollout": "roll_out"}[os.environ["TOLD_AT"]]
+    original, calls = getattr(job, name), []
+
+    def told(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if os.environ["TOLD_AT"] == "rollout":
+                time.sleep(float(os.environ.get("ROLLOUT_S", "0")))
+        return original(*args, **kwargs)
+
+    setattr(job, name, told)
+
+
+def steps_take_a_second():
+    """Long enough for a line of progress. With `STUCK` the watch has found a rank stuck after the second."""
+    from megatron_resume.checkpoint.failures import STACKS, life_of, life_path
+
+    train_step, calls = training.train_step, []
+
+    def slow(*args, **kwargs):
+        calls.append(1)
+        time.sleep(1.1)
+        if len(calls) == 3 and "STUCK" in os.environ:
+            root = Path(os.environ["STUCK"])
+            (life_path(root, api.progress().attempt, life_of(os.environ)) / STACKS).mkdir(exist_ok=True)
+        return train_step(*args, **kwargs)
+
+    training.train_step = slow
+
+
+def sleeps_while_another_fails():
+    """In the second rollout; the sleep stands for a collective that waits for the dead."""
+    from rlhf import job
+
+    roll_out, calls = job.roll_out, []
+
+    def second_fails(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            sys.exit(7) if os.environ["RANK"] == "1" else time.sleep(3600)
+        return roll_out(*args, **kwargs)
+
+    job.roll_out = second_fails
+
+
 def compares_no_configuration():
     from megatron_resume.adapter import configuration
 

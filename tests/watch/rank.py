@@ -143,13 +143,6 @@ def finishes():
     pass
 
 
-def trains_three_times():
-    for iteration in (1, 2, 3):
-        with marks.phase("train"):
-            marks.has_trained(iteration)
-    until_told()
-
-
 logging.basicConfig(level=logging.INFO)
 marks.begin()
 if marks._watchdog is not None:

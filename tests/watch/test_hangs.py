@@ -163,13 +163,3 @@ def test_a_watchdog_goes_when_its_rank_does(ranks: Ranks) -> None:
     assert rank.go() == 0
     until(lambda: not os.path.exists(f"/proc/{watchdog}"))
     assert list(lives(ranks.root)) == []
-
-
-def test_a_line_for_each_step_is_logged_where_silence_is_taken_for_a_hang(ranks: Ranks) -> None:
-    (rank,) = ranks.start("trains_three_times", policy=SHORT, MEGATRON_RESUME_PROGRESS_LINES="1")
-    rank.end()
-    said = rank.said.splitlines()
-    assert [line for line in said if "a train step is done" in line] == [
-        f"INFO:megatron_resume:a train step is done; at iteration {iteration}" for iteration in (1, 2, 3)
-    ]
-    assert "no progress" in said[-1], "once stuck, nothing is said any more"

@@ -95,8 +95,9 @@ class Job:
         return done
 
     def _save_if_due(self, episodes_done: int) -> None:
-        last = episodes_done == self.args.num_episodes
-        if episodes_done % self.args.save_episode_interval and not last:
+        is_due = episodes_done % self.args.save_episode_interval == 0 or episodes_done == self.args.num_episodes
+        # Asked to end, by SIGTERM: the process leaves by itself when this save is committed.
+        if not megatron_resume.should_stop() and not is_due:
             return
         for role in TRAINED:
             built = self.models[role]
