@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapter.api import Progress, advance, mark_progress, phase, progress, track
+    from .adapter.api import Progress, advance, mark_progress, phase, progress, should_stop, track
     from .adapter.arguments import role_args
     from .adapter.install import install, uninstall
 
@@ -15,6 +15,7 @@ __all__ = [
     "phase",
     "progress",
     "role_args",
+    "should_stop",
     "track",
     "uninstall",
 ]
@@ -25,6 +26,7 @@ _HOMES = {
     "mark_progress": "api",
     "phase": "api",
     "progress": "api",
+    "should_stop": "api",
     "track": "api",
     "role_args": "arguments",
     "install": "install",

@@ -3,6 +3,8 @@
 Codes 1 to 127 mean "do not restart", 128 and up mean "restart", as Kubeflow reads them.
 """
 
+STOPPED = 202  # exit code: on request, with all that was trained committed
+
 
 class ResumeError(Exception):
     """Base of every error that this package raises on purpose; `exit_code` ends the process."""

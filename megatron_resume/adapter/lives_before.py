@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..checkpoint.atomic import make_folder, replace
 from ..checkpoint.attempts import newest_started
-from ..checkpoint.failures import FAILURES
+from ..checkpoint.failures import FAILURES, life_named
 from ..checkpoint.launch_key import launch_key
-from ..checkpoint.lives import NEW_BUDGET, NewBudget, lives
+from ..checkpoint.lives import NEW_BUDGET, NEW_BUDGET_VARIABLE, NewBudget, lives
 from ..checkpoint.records import encode
 from ..config import ResumeConfig, add_flags, resolve
 from ..errors import ConfigError
@@ -21,8 +21,6 @@ from ..resume.budget import budget
 from ..watch import marks
 
 logger = logging.getLogger("megatron_resume")
-
-NEW_BUDGET_VARIABLE = "MEGATRON_RESUME_NEW_BUDGET"  # names the launch that is to count anew
 
 _has_checked = False
 
@@ -69,7 +67,7 @@ def check_budget_of(config: ResumeConfig, environ: Mapping[str, str]) -> None:
 
 def count_anew(root: Path, token: str) -> None:
     """Restarts are counted from now on; a second call with the same `token` does nothing."""
-    path = root / FAILURES / f"new_budget_{token}" / NEW_BUDGET
+    path = root / FAILURES / f"new_budget_{life_named(token)}" / NEW_BUDGET
     if root.is_dir() and not path.exists():
         make_folder(path.parent)
         replace(path, encode(NewBudget(after=newest_started(root), time_s=time.time())))

@@ -18,7 +18,7 @@ from ..hooks import AnyFunction
 from ..installed import installed_versions
 from ..roles import FROZEN
 from ..watch import marks
-from . import curves, formats, gathering, ranks, save_folders, session
+from . import curves, formats, gathering, helper_processes, ranks, save_folders, session, stopping
 from .digester import Digester
 from .ending import truthful_end
 from .gathering import Gathered
@@ -36,6 +36,7 @@ class Save(msgspec.Struct):
     role: str
     iteration: int
     finished: FinishedSave | None  # on rank 0: what the writer gets
+    completes: bool = False  # all that this process holds; the same on every rank
     requests: int = 0  # asynchronous requests scheduled for it
     finalized: int = 0  # of these, how many ran their finalizers
     returned: bool = False
@@ -55,12 +56,18 @@ class Saves(msgspec.Struct):
     unused: list[str] = []  # on rank 0: keys of random states that came to no resume point
     writer: Writer | None = None  # on rank 0, from the first save on
 
-    def hand_on(self) -> None:
-        """Give what is done to the writer, in the order in which it was begun."""
+    def hand_on(self) -> Save | None:
+        """Give what is done to the writer, in the order in which it was begun; returns the last that completes a point.
+
+        Every rank comes here with the same saves done.
+        """
+        completing = None
         while self.in_flight and self.in_flight[0].done:
             save = self.in_flight.pop(0)
             if save.finished is not None and self.writer is not None:
                 self.writer.enqueue(save.finished)
+            completing = save if save.completes else completing
+        return completing
 
 
 _saves = Saves()
@@ -101,7 +108,7 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
             save_folders.expect_at(current, save.role, save.iteration)
             raise
         crash_point("save.end", save.role)
-        _returned(save)
+        _stop_after(_returned(save))
         return result
 
     return save_checkpoint
@@ -113,7 +120,8 @@ def wrap_schedule_async_save(original: AnyFunction) -> AnyFunction:
         if save is not None:
             save.requests += 1
             async_request.add_finalize_fn(lambda: _finalized(save))
-        return original(async_request, *args, **kwargs)
+        with helper_processes.that_outlive_sigterm():
+            return original(async_request, *args, **kwargs)
 
     return schedule_async_save
 
@@ -129,7 +137,7 @@ def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
                 _end_if_superseded(current, error)
             raise
         # Only now, after its all_reduce, has every rank's finalizer run: a mark alone means this rank's.
-        _saves.hand_on()
+        _stop_after(_saves.hand_on())
         return result
 
     return maybe_finalize_async_save
@@ -166,12 +174,25 @@ def _finalized(save: Save) -> None:
     save.finalized += 1
 
 
-def _returned(save: Save) -> None:
+def _stop_after(save: Save | None) -> None:
+    """Where a rank was asked to end, the point that `save` completes is the last."""
+    current = session.current()
+    if save is not None and current is not None:
+        stopping.saved_all(current, PointName(save.iteration, current.attempt))
+
+
+def _returned(save: Save) -> Save | None:
+    """Returns it where it completes a point and is done."""
     _saves.begun = None
     save.returned = True
     _saves.in_flight.append(save)
     if save.requests == 0:  # synchronous: Megatron's tracker is written
-        _saves.hand_on()
+        return _saves.hand_on()
+    if save.completes and stopping.is_agreed():  # nothing else would finish it in time
+        from megatron.training import async_utils
+
+        async_utils.maybe_finalize_async_save(blocking=True)
+    return None
 
 
 def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | None:
@@ -201,7 +222,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
     states = _gather_states(current, role, iteration)
-    save = Save(role, iteration, finished=None)
+    save = Save(role, iteration, finished=None, completes=_completes(current, role, iteration, _saves.tried))
+    current.saved_at[role] = (iteration, current.trained)
     if _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
         _unused(states)
     else:
@@ -328,7 +350,9 @@ def _capture(
     if ranks.rank() != 0:
         return None
     name = PointName(save.iteration, current.attempt)
-    _saves.writer = _saves.writer or _writer(current)
+    if _saves.writer is None:
+        _saves.writer = _writer(current)
+        current.wait_for_commits = _saves.writer.wait
     progress = _progress(current, args)
     completes = states is not None and _completes(current, save.role, save.iteration, _saves.known)
     data, arrays = _data(current, name, progress) if completes else (None, {})

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,10 @@ class Progress(msgspec.Struct, frozen=True):
     mid_episode: bool = False
 
 
+def _no_commits() -> None:
+    """Until the first save there is nothing to wait for."""
+
+
 class Session(msgspec.Struct):
     """One life of the job in this process."""
 
@@ -78,6 +83,9 @@ class Session(msgspec.Struct):
     saves: int = 0  # calls of save_checkpoint
     iteration: int = 0  # that training has come to: of the last save, and the train steps of the first role since
     steps: dict[str | None, int] = {}  # role -> its calls of train_step
+    trained: int = 0  # counts up whenever anything was trained
+    saved_at: dict[str, tuple[int, int]] = {}  # role -> iteration of its last save, and `trained` then
+    wait_for_commits: Callable[[], None] = _no_commits
 
     @property
     def outcome(self) -> Fresh | Resume:

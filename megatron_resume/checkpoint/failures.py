@@ -23,7 +23,7 @@ STACKS = "stacks"
 MAX_RANKS = 4_096  # records that are read of one life; the cause is among the first
 _SUFFIX = ".json"
 
-How = Literal["error", "hang", "killed"]
+How = Literal["error", "hang", "killed", "stopped"]
 
 
 class Failure(Record, frozen=True, kw_only=True):

@@ -6,17 +6,23 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import DamagedError
+from ..errors import STOPPED, DamagedError
 from ..roles import TRAINED
 from .attempts import attempt_numbers, has_started
 from .endings import process_ends
 from .events import Committed, Failed, Stopped, events_path, read_events
 from .failures import FAILURES, Failure, failures_path, read_failures
+from .layout import PointName
 from .leases import read_lease
 from .records import Record, decode, read_bytes
 
 NEW_BUDGET = "new_budget.json"
+NEW_BUDGET_VARIABLE = "MEGATRON_RESUME_NEW_BUDGET"  # names the launch that is to count anew
 MAX_LIVES = 10_000  # without an attempt
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
+_OPTIONS = (78, 203)  # exit codes
+_SHOWN = 300  # characters of a message
+_MEMORY = ("MemoryError", "OutOfMemoryError")
 
 
 class NewBudget(Record, frozen=True, kw_only=True):
@@ -59,10 +65,31 @@ def lives(root: Path) -> Iterator[Life]:
 
 def cause_of(failures: list[Failure]) -> Failure | None:
     """The one that the others follow from: what a launcher ended with SIGTERM did not begin it."""
+    failures = [one for one in failures if one.how != "stopped"]
     first = next((one for one in failures if one.signal != "SIGTERM"), next(iter(failures), None))
     if first is None or first.how != "hang":
         return first
     return min((one for one in failures if one.how == "hang"), key=lambda one: one.time_s - one.silent_s)
+
+
+def failed_loads(root: Path) -> dict[PointName, str]:
+    """Points that could not be loaded, and how: in the newest attempts, back to the first that failed otherwise."""
+    found: dict[PointName, str] = {}
+    for number in reversed(attempt_numbers(root)):
+        if has_started(root, number):
+            cause = cause_of(read_failures(failures_path(root, number, "")))
+            if cause is None or cause.loading is None or not _is_of_the_point(cause):
+                break
+            what = f"with {cause.error}: {cause.message[:_SHOWN]}" if cause.error else f"by {cause.signal}"
+            found.setdefault(cause.loading, f"loading it failed in attempt {number} {what}")
+    return found
+
+
+def _is_of_the_point(cause: Failure) -> bool:
+    """Whether the point may be what ended its load, and not somebody from outside, a lack of memory, or an option."""
+    if cause.how == "killed":
+        return cause.signal in _CRASHES
+    return cause.how == "error" and cause.exit_code not in _OPTIONS and cause.error not in _MEMORY
 
 
 def _without_attempt(root: Path) -> dict[int, list[Life]]:
@@ -94,15 +121,19 @@ def _new_budget(folder: Path) -> NewBudget | None:
 
 def _life(root: Path, number: int) -> Life:
     ends = process_ends(root, number, TRAINED)
-    cause = cause_of(read_failures(failures_path(root, number, "")))
+    failures = read_failures(failures_path(root, number, ""))
+    stopped = any(one.how == "stopped" for one in failures)  # by itself, with nothing to lose; what others did follows
+    cause = None if stopped else cause_of(failures)
     leases = [lease for role in TRAINED if (lease := read_lease(root, number, role)) is not None]
-    reached = [lease.iteration for lease in leases] + ([cause.iteration] if cause else [])
+    reached = [lease.iteration for lease in leases] + [failure.iteration for failure in failures]
     return Life(
         attempt=number,
-        state=_state({end.state for end in ends}, cause),
+        state="stopped" if stopped else _state({end.state for end in ends}, cause),
         job=leases[0].holder.job if leases else cause.job if cause else "",
         cause=cause,
-        ending=next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None),
+        ending=Stopped(reason="SIGTERM", exit_code=STOPPED)
+        if stopped
+        else next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None),
         commits=max(_commits(root, number, role) for role in TRAINED),
         iteration=max(reached, default=None),
     )

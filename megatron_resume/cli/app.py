@@ -120,6 +120,8 @@ def _add_launch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     text = "run a training script under a policy: restarted, ended truly, and no process left behind"
     launch = commands.add_parser("launch", help=text, description=text)
     launch.add_argument("--engine", choices=("torchrun", "nvrx"), default="torchrun", help="what starts the ranks")
+    text = "count the policy's restarts from now on, after the cause of the failures before was mended"
+    launch.add_argument("--new-budget", action="store_true", help=text)
     _add_job(launch)
     launch.set_defaults(call=_launch)
     text = "print what a policy becomes for a launch engine, and what the engine cannot do"

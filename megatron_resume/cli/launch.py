@@ -3,12 +3,14 @@
 import argparse
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from megatron_resume.checkpoint.lives import NEW_BUDGET_VARIABLE
 from megatron_resume.errors import ConfigError
 from megatron_resume.launch import aimaster, jobset, nvrx, pytorchjob, slurm, torchrun
 from megatron_resume.launch.job import Job, Rendered
@@ -39,6 +41,8 @@ def launch(args: argparse.Namespace) -> int:
     policy, job, rendered = rendered_for(args)
     if not Path(job.command[0]).is_file():
         raise ConfigError(f"{job.command[0]} is no file; write the training script and its arguments after `--`")
+    if args.new_budget:
+        os.environ[NEW_BUDGET_VARIABLE] = secrets.token_hex(8)  # ranks read it, also after restarts: once per launch
     return run(policy, rendered, job_id=args.rdzv_id if args.nnodes > 1 else None)
 
 

@@ -28,7 +28,6 @@ request = CreateJobRequest(
     settings=settings,
 )
 """
-ENVIRON = {"MEGATRON_RESUME_PROGRESS_LINES": "1"}
 
 
 def error_monitoring_args(policy: Policy) -> str:
@@ -49,10 +48,9 @@ def error_monitoring_args(policy: Policy) -> str:
 
 def user_command(policy: Policy, job: Job) -> str:
     """What DLC starts on each node."""
-    environ = {**ENVIRON, VARIABLE: as_json(policy)}
-    exports = [f"export {name}={shlex.quote(value)}" for name, value in environ.items()]
+    policy_of_job = f"export {VARIABLE}={shlex.quote(as_json(policy))}"
     launch = node.command(job, endpoint="$MASTER_ADDR:$MASTER_PORT", job_id="$MASTER_ADDR")
-    return "\n".join([*exports, 'export MEGATRON_RESUME_LAUNCH_ID="$MASTER_ADDR"', f"exec {launch}"])
+    return "\n".join([policy_of_job, 'export MEGATRON_RESUME_LAUNCH_ID="$MASTER_ADDR"', f"exec {launch}"])
 
 
 def render(policy: Policy, job: Job) -> Rendered:

@@ -20,12 +20,12 @@ from typing import NamedTuple
 
 from ..checkpoint.launch_key import ENGINE_STARTS, LAUNCH_ID, launch_key
 from ..checkpoint.lives import lives
-from ..errors import ConfigError, CrashLoopError
+from ..errors import STOPPED, ConfigError, CrashLoopError
 from ..policy import FATAL, VARIABLE, Policy, as_json
 from ..processes import Abandoned, adopt_orphans, die_with_parent, end_descendants
 from ..resume.budget import budget
 from ..watch.endings import VARIABLE as ENDINGS
-from ..watch.endings import RankEnding, read_endings
+from ..watch.endings import RankEnding, ask_to_stop, read_endings
 from ..watch.watched import is_watchdog
 from .job import Rendered
 
@@ -133,8 +133,8 @@ class _Watcher:
             if os.getppid() != self._parent:
                 _end_all()
                 return _EngineEnd(1, is_final=True)
-            if self._asked_to_stop:
-                return self._end_on_request(endings)
+            if self._asked_to_stop or self._has_stopped(endings):
+                return self._end_on_request(engine, endings)
             if fatal := self._fatal(endings):
                 return self._end_by(fatal)
             self._abandoned.end(but=engine.pid)
@@ -146,6 +146,8 @@ class _Watcher:
         if engine.returncode in self._rendered.gave_up:
             logger.error("given up: the launch engine saw no progress (exit code %d)", engine.returncode)
             return _EngineEnd(CrashLoopError.exit_code, is_final=True)
+        if self._has_stopped(endings):
+            return _EngineEnd(STOPPED, is_final=True)
         if engine.returncode <= 0:
             was_killed = engine.returncode < 0
             return _EngineEnd(128 - engine.returncode if was_killed else 0, not was_killed, was_killed)
@@ -156,11 +158,25 @@ class _Watcher:
         told = {ENDINGS: str(endings), VARIABLE: as_json(self._policy), LAUNCH_ID: self._job}
         return told | {ENGINE_STARTS: str(start)} if self._is_one_node else told  # else each node would tell another
 
-    def _end_on_request(self, endings: Path) -> "_EngineEnd":
+    def _has_stopped(self, endings: Path) -> bool:
+        """Whether a rank that was told to end, and not by us, left with everything saved."""
+        return any(one.exit_code == STOPPED for one in read_endings(endings))
+
+    def _end_on_request(self, engine: subprocess.Popen[bytes], endings: Path) -> "_EngineEnd":
         logger.warning("asked to stop; ranks have %s to save and end", self._policy.grace_period)
-        _end_all(float(self._policy.grace_period))
-        said = read_endings(endings)
-        return _EngineEnd(said[-1].exit_code if said else 128 + signal.SIGTERM, is_final=True)
+        ask_to_stop(endings)
+        # The engine alone: it tells its ranks, and what they need for a last save is not told.
+        engine.terminate()
+        engine.send_signal(signal.SIGCONT)  # one that is stopped would take SIGTERM only then
+        deadline = time.monotonic() + self._policy.grace_period
+        while engine.poll() is None and os.getppid() == self._parent and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        _end_all()
+        if fatal := self._fatal(endings):
+            return self._end_by(fatal)
+        if engine.returncode == 0:
+            return _EngineEnd(0, is_final=True)
+        return _EngineEnd(STOPPED if self._has_stopped(endings) else 128 + signal.SIGTERM, is_final=True)
 
     def _fatal(self, endings: Path) -> RankEnding | None:
         return next((one for one in read_endings(endings) if self._is_fatal(one)), None)

@@ -5,10 +5,9 @@ from collections.abc import Iterable
 import msgspec
 
 from ..checkpoint.lives import Life
-from ..errors import ConfigError, CrashLoopError, ResumeError
+from ..errors import STOPPED, ConfigError, CrashLoopError, ResumeError
 from ..policy import FATAL, Policy
 
-STOPPED_AFTER_SAVE = 202  # exit code
 _STORY = 5  # lives that are told
 
 
@@ -51,7 +50,7 @@ def budget(policy: Policy, lives: Iterable[Life], job: str) -> Budget:
 
 def is_free(life: Life) -> bool:
     """Whether it ended on request, with everything saved: a preemption costs no restart."""
-    return life.state == "stopped" and life.ending is not None and life.ending.exit_code == STOPPED_AFTER_SAVE
+    return life.state == "stopped" and life.ending is not None and life.ending.exit_code == STOPPED
 
 
 def is_fatal(policy: Policy, life: Life) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 VARIABLE = "MEGATRON_RESUME_ENDINGS"
 _MAX_BYTES = 64 << 10
 _SUFFIX = ".ending.json"
+_STOP = "asked_to_stop"
 
 
 class RankEnding(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,3 +47,13 @@ def read_endings(folder: Path) -> list[RankEnding]:
         except (OSError, msgspec.MsgspecError):
             continue
     return sorted(found, key=lambda ending: ending.time_s)
+
+
+def ask_to_stop(folder: Path) -> None:
+    """`launch` tells its ranks that the job is to end, before it has them signalled: no rank failed."""
+    (folder / _STOP).touch()
+
+
+def was_asked_to_stop(folder: str) -> bool:
+    """Whether `launch` said so; `folder` is "" where nothing launched us."""
+    return bool(folder) and os.path.exists(os.path.join(folder, _STOP))

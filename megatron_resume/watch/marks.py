@@ -1,6 +1,5 @@
 """This rank's side of the watch: it marks what it does, and starts the process that looks at the marks.
 
-With MEGATRON_RESUME_PROGRESS_LINES=1 rank 0 logs a line with each train step, for engines that take silence for a hang.
 Without a launcher, or with MEGATRON_RESUME_NO_WATCH=1 (for a debugger), nobody looks.
 """
 
@@ -36,14 +35,13 @@ from .watched import PROGRAM, Watched, timeouts
 logger = logging.getLogger("megatron_resume")
 
 NO_WATCH = "MEGATRON_RESUME_NO_WATCH"
-PROGRESS_LINES = "MEGATRON_RESUME_PROGRESS_LINES"
 ENDINGS = "MEGATRON_RESUME_ENDINGS"
 WATCHED = "MEGATRON_RESUME_WATCHED"  # in the environment of what a rank starts, which is not watched
+_LEFT = "_megatron_resume_phase"  # attribute of an exception
 _DUMP_SIGNAL = signal.SIGRTMAX - 2  # Python, NCCL and CUDA use none of the last ones
 
 _board = Board()  # that nobody reads
 _watchdog: subprocess.Popen[bytes] | None = None
-_tells_progress = False
 
 
 def begin(environ: Mapping[str, str] = os.environ) -> None:
@@ -52,8 +50,7 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
     Raises:
         ConfigError: The policy in the environment is wrong.
     """
-    global _board, _watchdog, _tells_progress
-    _tells_progress = _is_set(environ, PROGRESS_LINES) and environ.get("RANK") == "0"
+    global _board, _watchdog
     if _watchdog is not None or not _is_rank(environ):
         return
     policy = policy_of_environ(environ)
@@ -93,6 +90,16 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
         reports(kind, error, trace)
 
     sys.excepthook = report
+
+
+def is_watched() -> bool:
+    """Whether this process is a rank that somebody looks at."""
+    return _watchdog is not None and os.environ.get(WATCHED) == str(os.getpid())
+
+
+def is_in(name: Phase) -> bool:
+    """Whether this rank is in the phase now."""
+    return _board.phase_name == name
 
 
 def _is_rank(environ: Mapping[str, str]) -> bool:
@@ -144,8 +151,22 @@ def phase(name: Phase) -> Iterator[None]:
     _board.mark(name)
     try:
         yield
+    except BaseException as error:
+        _remember(error, name)
+        raise
     finally:
         _back_to(outer)
+
+
+def _remember(error: BaseException, phase: str) -> None:
+    """That `error` left `phase`: when it comes to end the process, all phases are left. The innermost counts."""
+    with contextlib.suppress(AttributeError):  # a class with slots
+        vars(error).setdefault(_LEFT, phase)
+
+
+def _phase_of(error: BaseException | None) -> str:
+    phase: str = vars(error).get(_LEFT, _board.phase_name) if hasattr(error, "__dict__") else _board.phase_name
+    return phase
 
 
 def mark_progress() -> None:
@@ -159,8 +180,6 @@ def has_trained(iteration: int) -> None:
     if not _board.training_since_ns:
         _board.training_since_ns = time.monotonic_ns()
     _back_to(_board.phase_name)
-    if _tells_progress:
-        logger.info("a train step is done; at iteration %d", iteration)
 
 
 def _back_to(name: str) -> None:
@@ -168,11 +187,11 @@ def _back_to(name: str) -> None:
     _board.mark(NO_PHASE if is_set_up else name)
 
 
-def leaves(exit_code: int = 0) -> None:
+def leaves(exit_code: int = 0, by: SystemExit | None = None) -> None:
     """The script is done; what is left is the end of the process."""
     if exit_code and not _board.failed_ns:
         _board.exit_code = exit_code
-        _board.fail()
+        _board.fail(_phase_of(by))
     _board.mark("exit")
 
 
@@ -209,5 +228,5 @@ def fails_by(error: BaseException) -> None:
     _board.exit_code = getattr(error, "exit_code", 0)
     _board.fatal = is_hopeless(error, in_setup=not _board.training_since_ns)
     _board.write("error", type(error).__qualname__)
-    _board.fail()
+    _board.fail(_phase_of(error))
     _board.mark("exit")

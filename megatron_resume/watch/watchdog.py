@@ -14,6 +14,7 @@ from datetime import datetime, timezone
 
 import msgspec
 
+from ..errors import STOPPED
 from ..processes import descendants
 from . import kernel
 from .board import Board, board_at
@@ -24,7 +25,7 @@ from .watched import POLL_S, Watched
 
 HANG = 201  # exit code
 _ERROR = 1  # with which Python ends by an exception
-_GAP_S = 5.0  # a watchdog that was not run for so long: the machine slept, or all of us were stopped
+_GAP_S = 1.0  # a watchdog that was not run for so long: the machine slept, or all of us were stopped
 _STACKS_S = 0.4  # in which ranks that run keep their stacks
 
 
@@ -140,7 +141,7 @@ class Watchdog:
             return
         exit_code = said or (code if code is not None and code > 0 else None) or (_ERROR if error else None)
         ended = Ended(
-            how="error" if exit_code else "killed",
+            how="stopped" if exit_code == STOPPED else "error" if exit_code else "killed",
             error=error,
             message=board.read("message"),
             exit_code=exit_code,
