@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> None:
     try:
         _execute(source, os.path.abspath(arguments[0]))
     except SystemExit as ended:
-        marks.leaves(_exit_code(ended))
+        marks.leaves(_exit_code(ended), ended)
         raise
     marks.leaves()
 

@@ -42,9 +42,9 @@ class Board(ctypes.Structure):
         self.progress_ns = time.monotonic_ns()
         self.phase = NUMBERS[phase]
 
-    def fail(self) -> None:
-        """What it does now is what failed; what comes is the end."""
-        self.failed_in, self.failed_ns = self.phase, time.monotonic_ns()
+    def fail(self, phase: str) -> None:
+        """What it did in `phase` failed; what comes is the end."""
+        self.failed_in, self.failed_ns = NUMBERS[phase], time.monotonic_ns()
 
     @property
     def phase_name(self) -> str:

@@ -37,6 +37,7 @@ logger = logging.getLogger("megatron_resume")
 NO_WATCH = "MEGATRON_RESUME_NO_WATCH"
 ENDINGS = "MEGATRON_RESUME_ENDINGS"
 WATCHED = "MEGATRON_RESUME_WATCHED"  # in the environment of what a rank starts, which is not watched
+_LEFT = "_megatron_resume_phase"  # attribute of an exception
 _DUMP_SIGNAL = signal.SIGRTMAX - 2  # Python, NCCL and CUDA use none of the last ones
 
 _board = Board()  # that nobody reads
@@ -150,8 +151,22 @@ def phase(name: Phase) -> Iterator[None]:
     _board.mark(name)
     try:
         yield
+    except BaseException as error:
+        _remember(error, name)
+        raise
     finally:
         _back_to(outer)
+
+
+def _remember(error: BaseException, phase: str) -> None:
+    """That `error` left `phase`: when it comes to end the process, all phases are left. The innermost counts."""
+    with contextlib.suppress(AttributeError):  # a class with slots
+        vars(error).setdefault(_LEFT, phase)
+
+
+def _phase_of(error: BaseException | None) -> str:
+    phase: str = vars(error).get(_LEFT, _board.phase_name) if hasattr(error, "__dict__") else _board.phase_name
+    return phase
 
 
 def mark_progress() -> None:
@@ -172,11 +187,11 @@ def _back_to(name: str) -> None:
     _board.mark(NO_PHASE if is_set_up else name)
 
 
-def leaves(exit_code: int = 0) -> None:
+def leaves(exit_code: int = 0, by: SystemExit | None = None) -> None:
     """The script is done; what is left is the end of the process."""
     if exit_code and not _board.failed_ns:
         _board.exit_code = exit_code
-        _board.fail()
+        _board.fail(_phase_of(by))
     _board.mark("exit")
 
 
@@ -213,5 +228,5 @@ def fails_by(error: BaseException) -> None:
     _board.exit_code = getattr(error, "exit_code", 0)
     _board.fatal = is_hopeless(error, in_setup=not _board.training_since_ns)
     _board.write("error", type(error).__qualname__)
-    _board.fail()
+    _board.fail(_phase_of(error))
     _board.mark("exit")

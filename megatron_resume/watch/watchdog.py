@@ -25,7 +25,7 @@ from .watched import POLL_S, Watched
 
 HANG = 201  # exit code
 _ERROR = 1  # with which Python ends by an exception
-_GAP_S = 5.0  # a watchdog that was not run for so long: the machine slept, or all of us were stopped
+_GAP_S = 1.0  # a watchdog that was not run for so long: the machine slept, or all of us were stopped
 _STACKS_S = 0.4  # in which ranks that run keep their stacks
 
 

@@ -5,26 +5,28 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from megatron_resume.checkpoint.launch_key import started
 from megatron_resume.processes import descendants
 
 RANK = Path(__file__).with_name("rank.py")
+MARKER = "TEST_LAUNCH"  # in the environment of all that a launch starts
 
 
 class Launched:
     """`megatron-resume launch` of two ranks that end as `how` says."""
 
     def __init__(self, folder: Path, how: str, policy: str = "") -> None:
-        self.folder = folder
+        self.folder, self._token = folder, uuid.uuid4().hex
         (folder / "policy.yaml").write_text(policy)
         command = ["launch", "--nproc-per-node", "2", "--policy", str(folder / "policy.yaml"), "--", str(RANK)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "megatron_resume", *command, how, str(folder)],
+            env={**os.environ, MARKER: self._token},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -47,7 +49,14 @@ class Launched:
         return [int(path.name[3:]) for path in self.folder.glob("pid*")]
 
     def nobody_lives(self) -> bool:
-        return not any(started(pid) for pid in self.pids)
+        """Of all that was started: agents, ranks, their children, watchdogs."""
+        return not any(self._started(path) for path in Path("/proc").iterdir() if path.name.isdecimal())
+
+    def _started(self, process: Path) -> bool:
+        try:
+            return f"{MARKER}={self._token}".encode() in (process / "environ").read_bytes()
+        except OSError:
+            return False
 
 
 def until(happened: Callable[[], object]) -> None:
@@ -61,8 +70,9 @@ def until(happened: Callable[[], object]) -> None:
 def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     made: list[Launched] = []
 
-    def make(how: str, policy: str = "") -> Launched:
-        made.append(Launched(tmp_path, how, policy))
+    def make(how: str, policy: str = "", folder: Path = tmp_path) -> Launched:
+        folder.mkdir(exist_ok=True)
+        made.append(Launched(folder, how, policy))
         return made[-1]
 
     yield make
@@ -85,8 +95,36 @@ def test_after_the_death_of_the_agent_the_job_finishes(launched: Callable[..., L
     assert "the launch engine was killed; it is started again" in out
 
 
+def test_what_a_dead_rank_leaves_behind_is_ended_while_the_job_goes_on(launched: Callable[..., Launched]) -> None:
+    job = launched("leaves")
+    code, out = job.end()
+    assert (code, job.ranks_done) == (0, ["done0", "done1"]), out
+    assert job.nobody_lives()
+
+
+def test_a_hang_without_restarts_left_ends_the_job_with_201(launched: Callable[..., Launched]) -> None:
+    job = launched("hang", "{max_restarts: 0, hang: {timeout: 3s}}")
+    code, out = job.end()
+    assert code == 201, out
+    assert "no progress in setup for 3." in out
+    assert len(job.pids) == 2
+    assert job.nobody_lives()
+
+
+@pytest.mark.slow
+def test_the_first_restart_reaches_its_first_step_in_20_of_20(
+    launched: Callable[..., Launched], tmp_path: Path
+) -> None:
+    for number in range(20):
+        job = launched("steps", folder=tmp_path / str(number))
+        code, out = job.end()
+        assert code == 0, out
+        assert {path.name.split(".")[1] for path in job.folder.glob("step0.*")} == {"0", "1"}
+        assert len(list(job.folder.glob("started*.0"))) == 2
+
+
 def test_a_fatal_end_of_a_rank_is_that_of_the_job_and_is_not_repeated(launched: Callable[..., Launched]) -> None:
-    job = launched("fatal")
+    job = launched("fatal", "grace_period: 2s")
     code, out = job.end()
     assert code == 78, out
     assert "rank 1 ended with exit code 78, which no restart mends" in out
@@ -95,7 +133,7 @@ def test_a_fatal_end_of_a_rank_is_that_of_the_job_and_is_not_repeated(launched: 
 
 
 def test_without_restarts_left_the_job_ends_with_the_code_of_its_rank(launched: Callable[..., Launched]) -> None:
-    job = launched("error", "max_restarts: 1")
+    job = launched("error", "{max_restarts: 1, grace_period: 2s}")
     code, out = job.end()
     assert code == 7, out
     assert len(job.pids) == 4
@@ -103,12 +141,12 @@ def test_without_restarts_left_the_job_ends_with_the_code_of_its_rank(launched: 
 
 
 def test_stopped_it_stops_all_and_says_so(launched: Callable[..., Launched]) -> None:
-    job = launched("sleep")
+    job = launched("sleep", "grace_period: 2s")
     job.until_all_sleep()
     job.process.send_signal(signal.SIGTERM)
     code, out = job.end()
     assert code == 128 + signal.SIGTERM, out
-    assert "asked to stop; ranks have 1m to save and end" in out
+    assert "asked to stop; ranks have 2s to save and end" in out
     assert job.nobody_lives()
 
 

@@ -537,40 +537,77 @@ def remounted(mode):
     return lambda folder: subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
 
 
-def hangs_once():
-    """One rank hangs as `HANG` says, once: the file `HUNG` tells that it did."""
+def hangs():
+    """Rank `HANG_RANK` (1) ends or hangs as `HANG` says, in the first `HANG_TIMES` (1) lives.
+
+    The file `HUNG` has a byte for each of them.
+
+    In a life that resumes at the beginning of an episode this is in its third iteration, after its first save.
+    """
     how, hung = os.environ["HANG"], Path(os.environ["HUNG"])
-    if os.environ["RANK"] != "1" or hung.exists():
+    times = hung.stat().st_size if hung.exists() else 0
+    if os.environ["RANK"] != os.environ.get("HANG_RANK", "1") or times >= int(os.environ.get("HANG_TIMES", "1")):
         return
+
+    def hang():
+        with hung.open("ab") as file:
+            file.write(b".")
+        HANGS[how]()
+
     if how == "start":
-        hung.touch()
-        time.sleep(3600)
+        hang()
     if how == "exit":
-        hung.touch()
-        atexit.register(time.sleep, 3600)
+        atexit.register(hang)
         return
     train_step, calls = training.train_step, []
 
     def hang_in_the_third(*args, **kwargs):
         calls.append(1)
         if len(calls) == 5:
-            hung.touch()
-            HANGS[how]()
+            hang()
         return train_step(*args, **kwargs)
 
     training.train_step = hang_in_the_third
 
 
+def for_ever():
+    while True:
+        time.sleep(3600)
+
+
 def hold_the_interpreter():
-    ctypes.PyDLL(None).sleep(3600)  # unlike CDLL, PyDLL lets no other thread run
+    mutex, native = ctypes.create_string_buffer(64), ctypes.PyDLL(None)  # unlike CDLL, PyDLL lets no other thread run
+    native.pthread_mutex_lock(mutex)
+    native.pthread_mutex_lock(mutex)
+
+
+def kill(*pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for_ever()
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def ranks():
+    """All on this node, this one last."""
+    agent = os.getppid()
+    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return sorted((pid for pid in found if parent(pid) == agent), key=lambda pid: pid == os.getpid())
 
 
 HANGS = {
-    "sleep": lambda: time.sleep(3600),
+    "start": for_ever,
+    "exit": for_ever,
+    "sleep": for_ever,
     "lock": hold_the_interpreter,
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
-    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "agent": lambda: (os.kill(os.getppid(), signal.SIGKILL), time.sleep(3600)),
+    "kill": lambda: kill(os.getpid()),
+    "all": lambda: kill(*ranks()),
+    "agent": lambda: kill(os.getppid()),
+    "launch": lambda: kill(parent(parent(os.getppid()))),
     "error": lambda: sys.exit(1),
 }
 

@@ -56,15 +56,16 @@ class Job:
         self._finish_saves(wait=True)
 
     def _episode(self, episode: int, report: Report) -> None:
-        experience = roll_out(
-            self.models,
-            self.prompts,
-            self.tokens,
-            self.args,
-            first_position=self.sampler.consumed_samples,
-            prompt_rows=self.sampler.take(self.args.samples_per_episode).tolist(),
-            kl_coef=self.controller.coefficient,
-        )
+        with megatron_resume.phase("rollout"):
+            experience = roll_out(
+                self.models,
+                self.prompts,
+                self.tokens,
+                self.args,
+                first_position=self.sampler.consumed_samples,
+                prompt_rows=self.sampler.take(self.args.samples_per_episode).tolist(),
+                kl_coef=self.controller.coefficient,
+            )
         for minibatch in minibatches(experience, self.args.global_batch_size, self.args.ppo_epochs):
             done = self._iteration(episode, minibatch)
             report.show(done, self.controller.coefficient)
