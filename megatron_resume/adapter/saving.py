@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Container
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -98,7 +99,7 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
         if save.returned:
             return None
         try:
-            with save_folders.by_own_name(current, save.role, margs):
+            with save_folders.by_own_name(current, save.role, margs), _for_a_last_save():
                 result = original(*args, **kwargs)
         except BaseException as error:
             _end_if_superseded(current, error)
@@ -120,7 +121,7 @@ def wrap_schedule_async_save(original: AnyFunction) -> AnyFunction:
         if save is not None:
             save.requests += 1
             async_request.add_finalize_fn(lambda: _finalized(save))
-        with helper_processes.that_outlive_sigterm():
+        with _for_a_last_save():
             return original(async_request, *args, **kwargs)
 
     return schedule_async_save
@@ -172,6 +173,10 @@ def _megatron_args() -> Any:
 
 def _finalized(save: Save) -> None:
     save.finalized += 1
+
+
+def _for_a_last_save() -> AbstractContextManager[None]:
+    return helper_processes.that_outlive_sigterm() if stopping.is_listening() else nullcontext()
 
 
 def _stop_after(save: Save | None) -> None:

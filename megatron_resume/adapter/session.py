@@ -69,6 +69,7 @@ class Session(msgspec.Struct):
     consumed_samples: int = 0
     counts_episodes: bool = False  # False: the script never asks for progress, Megatron counts samples
     steps_in_episode: int = 0  # steps of schedulers since the last `advance`
+    is_in_train_step: bool = False  # Megatron's
     is_loading: bool = False  # inside Megatron's load_checkpoint
     save_folders: dict[str, str] = {}  # trained roles held here -> resolved --save
     fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name

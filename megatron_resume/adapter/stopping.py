@@ -23,7 +23,7 @@ from ..watch import marks
 from ..watch.endings import VARIABLE as ENDINGS
 from ..watch.endings import was_asked_to_stop
 from ..watch.sigterm import Listener, die
-from . import life, ranks
+from . import helper_processes, life, ranks
 from .session import Session, current
 
 logger = logging.getLogger("megatron_resume")
@@ -57,6 +57,10 @@ def forget() -> None:
     _agreed = _in_megatrons_loop = False
     if _exits is not None:
         sys.exit, _exits = _exits, None
+
+
+def is_listening() -> bool:
+    return _listener is not None
 
 
 def _was_asked() -> bool:
@@ -167,7 +171,7 @@ def _count_down(session: Session, grace_s: float) -> None:
     _tell_megatron()
     while time.monotonic() < deadline:
         if _another_failed(session):
-            die()
+            _die()
         elif _may_leave(asked_s) and not marks.is_in("checkpoint") and _is_all_committed(session):
             logger.warning(
                 "asked to stop: rank %d ends with %d; all that was trained is committed", ranks.rank(), STOPPED
@@ -181,6 +185,11 @@ def _count_down(session: Session, grace_s: float) -> None:
     logger.warning("rank %d was asked to stop and came to no save in time; committed points stay", ranks.rank())
     _record(session, SIGTERM)
     _release(session)
+    _die()
+
+
+def _die() -> None:
+    helper_processes.kill_all()
     die()
 
 
@@ -188,6 +197,7 @@ def _end_now(session: Session, exit_code: int) -> None:
     _record(session, exit_code)
     session.wait_for_commits()
     _release(session)
+    helper_processes.kill_all()
     sys.stderr.flush()
     os._exit(exit_code)
 

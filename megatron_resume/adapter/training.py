@@ -40,7 +40,9 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
                 if not current.counts_episodes:
                     stopping.have_megatron_look(margs)
         crash_point("train_step", role)
+        current.is_in_train_step = True
         result = original(*args, **kwargs)
+        current.is_in_train_step = False
         current.steps[role] = current.steps.get(role, 0) + 1
         current.trained += 1
         current.iteration += role == decision.roles_here(current.config)[0]
@@ -71,7 +73,8 @@ def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
             current.steps_in_episode += 1
             current.trained += 1
             marks.has_trained(current.iteration)
-            progress_lines.tell(current)
+            if not current.is_in_train_step:
+                progress_lines.tell(current)
         return original(self, increment)
 
     return step

@@ -634,6 +634,29 @@ def is_told_to_end():
     setattr(job, name, told)
 
 
+def tells_where_it_is():
+    """Where `TOLD_AT` names it says so in the folder `THERE`, and waits for `go_on`; once."""
+    from rlhf import job
+
+    places = {"train": ("train_policy", 2), "rollout": ("roll_out", 2), "last step": ("train_policy", 4)}
+    (name, when), there = places[os.environ["TOLD_AT"]], Path(os.environ["THERE"])
+    original, calls = getattr(job, name), []
+
+    def tell(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == when:
+            told = there / f"rank{os.environ['RANK']}"
+            new = there / f"new{os.environ['RANK']}"
+            new.write_text(str(os.getpid()))
+            new.rename(told)
+            while not (there / "go_on").exists():
+                time.sleep(0.02)
+            time.sleep(3600 if name == "roll_out" else 0)
+        return original(*args, **kwargs)
+
+    setattr(job, name, tell)
+
+
 def steps_take_a_second():
     """Long enough for a line of progress. With `STUCK` the watch has found a rank stuck after the second."""
     from megatron_resume.checkpoint.failures import STACKS, life_of, life_path

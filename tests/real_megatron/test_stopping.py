@@ -3,13 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from runs import ASYNC, SYNC, TAMPERED, Ended, Run, assert_identical
+from runs import ASYNC, RARE, SYNC, TAMPERED, Ended, Run, assert_identical
 
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.resume.budget import is_free
 
 STOPPED, SIGTERM = 202, -15
-RARE = ("--save-episode-interval", "3")  # of 3 episodes: a save comes only where one was asked for
 
 
 def told(run: Run, at: str, ranks: str, **env: str) -> Ended:
