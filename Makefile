@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-data golden torture fuzz model
+.PHONY: help demo test test-all check bench bench-data golden torture fuzz model venv-nvrx venv-dlc
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
@@ -21,8 +21,15 @@ demo: $(STAMP)  ## train a tiny RLHF run, kill it twice, and prove that nothing 
 test: $(STAMP)  ## the tests
 	$(PY) -m pytest -m "not slow"
 
-test-all: $(STAMP)  ## the tests, and those that train for minutes
+test-all: $(STAMP) venv-nvrx  ## the tests, and those that train for minutes
+	-@tools/venv_dlc.sh
 	$(PY) -m pytest
+
+venv-nvrx: $(STAMP)  ## .venv-nvrx with ft_launcher, for the tests of `launch --engine nvrx` (20 MB)
+	@tools/venv_nvrx.sh
+
+venv-dlc: $(STAMP)  ## .venv-dlc with the SDK of PAI-DLC, for the tests of `render --engine aimaster` (60 MB)
+	@tools/venv_dlc.sh
 
 check: $(STAMP)  ## lint, format, types, and which module may import which
 	$(PY) -m ruff check .
@@ -40,6 +47,7 @@ bench-data: $(STAMP)  ## measure our order of the data beside those of others, i
 golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files; the diff is for review
 	$(PY) tests/formats/make_v1.py
 	$(PY) tests/data/make_golden_order.py
+	$(PY) tests/launch/engines.py
 
 torture: $(STAMP)  ## kill random processes of the running example 200 times; nothing may differ (half an hour)
 	$(PY) -B tests/torture.py

@@ -3,16 +3,30 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adapter.api import Progress, advance, progress, track
+    from .adapter.api import Progress, advance, mark_progress, phase, progress, should_stop, track
     from .adapter.arguments import role_args
     from .adapter.install import install, uninstall
 
-__all__ = ["Progress", "advance", "install", "progress", "role_args", "track", "uninstall"]
+__all__ = [
+    "Progress",
+    "advance",
+    "install",
+    "mark_progress",
+    "phase",
+    "progress",
+    "role_args",
+    "should_stop",
+    "track",
+    "uninstall",
+]
 
 _HOMES = {
     "Progress": "api",
     "advance": "api",
+    "mark_progress": "api",
+    "phase": "api",
     "progress": "api",
+    "should_stop": "api",
     "track": "api",
     "role_args": "arguments",
     "install": "install",

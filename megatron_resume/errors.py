@@ -3,6 +3,8 @@
 Codes 1 to 127 mean "do not restart", 128 and up mean "restart", as Kubeflow reads them.
 """
 
+STOPPED = 202  # exit code: on request, with all that was trained committed
+
 
 class ResumeError(Exception):
     """Base of every error that this package raises on purpose; `exit_code` ends the process."""
@@ -42,6 +44,12 @@ class HeldError(ResumeError):
     """Another process holds this job; two that train on one folder would destroy each other's work."""
 
     exit_code = 78
+
+
+class CrashLoopError(ResumeError):
+    """The job failed too often, or again and again at the same place."""
+
+    exit_code = 70
 
 
 class RejoinError(ResumeError):

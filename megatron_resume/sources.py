@@ -15,7 +15,19 @@ from .errors import ConfigError
 PREFIX = "MEGATRON_RESUME_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 # Variables of ours that are no configuration: crash points, watching, the launch key.
-OTHER_VARIABLES = tuple(PREFIX + name for name in ("CRASH", "NO_WATCH", "LAUNCH_ID"))
+_OTHERS = (
+    "CRASH",
+    "LAUNCH_ID",
+    "POLICY",
+    "NO_WATCH",
+    "WATCHED",
+    "ENDINGS",
+    "ENGINE_STARTS",
+    "REQUEUES",
+    "NEW_BUDGET",
+    "PROGRESS_LINES",
+)
+OTHER_VARIABLES = tuple(PREFIX + name for name in _OTHERS)
 SECTION = "runtime"
 NEAR_MISS = 0.8  # difflib ratio; ChatLearn's own keys stay below it, a test holds that
 _repr = reprlib.Repr()  # YAML aliases may unfold to gigabytes

@@ -7,6 +7,7 @@ from megatron_resume.checkpoint import commit
 from megatron_resume.checkpoint.attempts import take_number, write_start
 from megatron_resume.checkpoint.digests import compute, write_digests
 from megatron_resume.checkpoint.events import Committed, Event, append, events_path
+from megatron_resume.checkpoint.failures import Failure
 from megatron_resume.checkpoint.folder import Folder, ResumePoint, read_folder, read_point
 from megatron_resume.checkpoint.layout import PointName, model_folder, point_path, receipt_file
 from megatron_resume.checkpoint.model_files import record_files
@@ -16,6 +17,28 @@ from megatron_resume.roles import TRAINED
 
 SAMPLES = 16  # consumed per iteration
 TIME = "2026-01-01T00:00:00+00:00"
+FAILURE = Failure(
+    rank=1,
+    host="node7",
+    pid=1,
+    job="job",
+    attempt=1,
+    after=0,
+    how="error",
+    error="RuntimeError",
+    message="the network is down",
+    exit_code=1,
+    signal=None,
+    fatal=False,
+    phase="train",
+    iteration=0,
+    silent_s=0.0,
+    trained_s=0.0,
+    loading=None,
+    versions={},
+    kernel=None,
+    time_s=0.0,
+)
 
 
 class JobOnDisk:

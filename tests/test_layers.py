@@ -16,11 +16,12 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # Lowest first. A module imports from layers below its own, or from its own folder.
 LAYERS = (
     ("errors",),
-    ("crash", "roles", "shown", "sources", "hooks"),
-    ("config",),
+    ("crash", "roles", "shown", "sources", "hooks", "installed", "processes"),
+    ("config", "policy"),
     ("checkpoint",),
     ("data", "resume"),
-    ("launch", "watch", "adapter"),
+    ("watch",),
+    ("launch", "adapter"),
     ("auto", "__init__"),
     ("cli",),
     ("__main__",),

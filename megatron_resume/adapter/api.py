@@ -1,4 +1,4 @@
-"""What a training loop calls: progress, track, advance."""
+"""What a training loop calls: progress, track, advance, should_stop."""
 
 import logging
 from typing import Any
@@ -7,7 +7,9 @@ import msgspec
 
 from ..checkpoint.folder import ResumePoint
 from ..errors import ConfigError
-from . import ranks
+from ..watch import marks
+from ..watch.marks import mark_progress, phase
+from . import progress_lines, ranks, stopping
 from .ending import truthful_end
 from .orders import check_proof, order_of
 from .session import Progress, Session, current, has_begun
@@ -16,7 +18,7 @@ from .versions import hook_set
 
 logger = logging.getLogger("megatron_resume")
 
-__all__ = ["Progress", "advance", "progress", "track"]
+__all__ = ["Progress", "advance", "mark_progress", "phase", "progress", "should_stop", "track"]
 
 # What counts and follows where no data checkpoint path was set, so that loops run all the same.
 _unsaved, _unsaved_tracked = Progress(), Tracked()
@@ -39,7 +41,23 @@ def progress() -> Progress:
     Local to this rank, equal on all. Call it before the loop, so that saves count as between episodes.
     """
     session = _session("progress")
-    return session.progress() if session is not None else _unsaved
+    if session is None:
+        return _unsaved
+    if session.is_open:
+        stopping.listen(session)
+    return session.progress()
+
+
+def should_stop() -> bool:
+    """Whether the job was asked to end (SIGTERM, on any rank): then save all roles at once, if they can be saved.
+
+    Call it on every rank at the same place, where a save could follow, such as after `advance`; it costs one small
+    collective. The process ends with 202 by itself as soon as what was trained is committed: here, where that is so
+    already, or in the save that completes the point. A loop that never calls it ends so after a save of its own, if
+    that comes within the grace period of the policy.
+    """
+    session = _session("should_stop")
+    return session is not None and stopping.should_stop(session)
 
 
 def track(name: str, obj: Any, *, experience: bool = False, per_rank: bool = False, own_position: bool = False) -> None:
@@ -118,6 +136,7 @@ def advance(*, samples: int, episodes: int = 1) -> None:
         raise ValueError(f"advance(samples={samples}, episodes={episodes}): neither can be negative")
     global _unsaved
     session = _session("advance")
+    marks.mark_progress()
     if session is None:
         _unsaved = msgspec.structs.replace(
             _unsaved,
@@ -131,3 +150,4 @@ def advance(*, samples: int, episodes: int = 1) -> None:
     session.consumed_samples += samples
     session.tracked.move_to(session.consumed_samples)
     session.steps_in_episode = 0
+    progress_lines.tell(session)

@@ -8,12 +8,12 @@ from msgspec import UNSET
 
 from ..checkpoint.folder import ResumePoint
 from ..errors import MismatchError
+from ..installed import installed_versions
 from ..resume.differences import Configuration, Difference, differences
 from ..resume.effects import Exact
 from ..resume.recorded import Arguments, recorded
 from ..shown import shown
 from . import ranks
-from .installed import installed_versions
 from .session import Session
 
 logger = logging.getLogger("megatron_resume")

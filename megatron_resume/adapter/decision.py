@@ -9,6 +9,7 @@ from pathlib import Path
 from ..checkpoint import leases
 from ..checkpoint.folder import Folder, ResumePoint, read_folder, read_own_files, read_point
 from ..checkpoint.layout import PointName
+from ..checkpoint.lives import failed_loads
 from ..checkpoint.records import Launch, Request
 from ..config import ResumeConfig
 from ..errors import ConfigError, DamagedError, HeldError, ResumeError
@@ -41,7 +42,13 @@ def decide(root: Path, config: ResumeConfig, launch: Launch) -> tuple[Folder, Ou
 def decide_on(folder: Folder, config: ResumeConfig, launch: Launch) -> Outcome:
     """What a start does now on a folder that was read already."""
     roles = config.trained_roles
-    return choose(folder, request_of(config), launch, lambda name: read_point(folder.root, name, roles))
+    return choose(
+        folder,
+        request_of(config),
+        launch,
+        lambda name: read_point(folder.root, name, roles),
+        failed_loads(folder.root),
+    )
 
 
 def refusal(outcome: Refused) -> ResumeError:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import ConfigError, ResumeError
+from ..watch import marks
 from . import life, ranks
 
 logger = logging.getLogger("megatron_resume")
@@ -20,6 +21,7 @@ def truthful_end() -> Iterator[None]:
     except ResumeError as error:
         logger.error("rank %d: %s", ranks.rank(), error)
         life.ends_by(error)
+        marks.fails_by(error)
         raise SystemExit(error.exit_code) from error
 
 

@@ -5,7 +5,7 @@ import logging
 import sys
 
 from ..shown import Shown
-from . import saving, session, training
+from . import saving, session, stopping, training
 from .versions import hook_set
 
 logger = logging.getLogger("megatron_resume")
@@ -42,6 +42,7 @@ def uninstall() -> None:
     saving.forget()
     session.forget()
     training.forget()
+    stopping.forget()
 
 
 def _speak() -> None:

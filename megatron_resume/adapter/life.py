@@ -1,6 +1,6 @@
 """What rank 0 writes into the events file of its attempt: each commit, and how this process ends.
 
-No signal handler is installed: where a signal ends the process without Python, no ending is recorded. An exit
+Where a signal ends the process without Python, no ending is recorded; SIGTERM has a module of its own. An exit
 code is seen where `sys.exit` is called; a script that raises SystemExit itself seems to end normally.
 """
 
@@ -94,6 +94,12 @@ def ends_by(error: BaseException) -> None:
     """Record that `error` ends this process, where it has begun an attempt."""
     if _life is not None:
         _life.ends(ending_by(error))
+
+
+def ends_with(ending: Ending) -> None:
+    """Record how this process ends, where it has begun an attempt."""
+    if _life is not None:
+        _life.ends(ending)
 
 
 def forget() -> None:

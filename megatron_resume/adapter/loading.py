@@ -18,6 +18,7 @@ from ..hooks import AnyFunction
 from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
 from ..roles import FROZEN
+from ..watch import marks
 from . import curves, ranks, rng, save_folders, saving, session
 from .ending import truthful_end
 from .session import Session
@@ -28,6 +29,7 @@ logger = logging.getLogger("megatron_resume")
 def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
     signature = inspect.signature(original)
 
+    @marks.phase("checkpoint")
     def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
         current = session.current()
         if current is None:
@@ -130,7 +132,7 @@ def _load(current: Session, resume: Resume, role: str, args: Any, scheduler: Any
             f"but it is {found!r} now; remove the code that changes it after role_args() or argument parsing"
         )
     _check_files(resume, role)
-    with _no_other_checkpoint_wins(args):
+    with _no_other_checkpoint_wins(args), marks.loading(resume.point.name):
         result = load()
     _check_files(resume, role)
     _audit(resume, role, args, result, scheduler)

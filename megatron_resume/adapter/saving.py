@@ -4,6 +4,7 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Container
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import msgspec
@@ -15,12 +16,13 @@ from ..checkpoint.records import DataCheckpoint, Moment
 from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
+from ..installed import installed_versions
 from ..roles import FROZEN
-from . import curves, formats, gathering, ranks, save_folders, session
+from ..watch import marks
+from . import curves, formats, gathering, helper_processes, ranks, save_folders, session, stopping
 from .digester import Digester
 from .ending import truthful_end
 from .gathering import Gathered
-from .installed import installed_versions
 from .lease_keeper import superseded
 from .pruning import Pruning
 from .session import Session
@@ -35,6 +37,7 @@ class Save(msgspec.Struct):
     role: str
     iteration: int
     finished: FinishedSave | None  # on rank 0: what the writer gets
+    completes: bool = False  # all that this process holds; the same on every rank
     requests: int = 0  # asynchronous requests scheduled for it
     finalized: int = 0  # of these, how many ran their finalizers
     returned: bool = False
@@ -54,12 +57,18 @@ class Saves(msgspec.Struct):
     unused: list[str] = []  # on rank 0: keys of random states that came to no resume point
     writer: Writer | None = None  # on rank 0, from the first save on
 
-    def hand_on(self) -> None:
-        """Give what is done to the writer, in the order in which it was begun."""
+    def hand_on(self) -> Save | None:
+        """Give what is done to the writer, in the order in which it was begun; returns the last that completes a point.
+
+        Every rank comes here with the same saves done.
+        """
+        completing = None
         while self.in_flight and self.in_flight[0].done:
             save = self.in_flight.pop(0)
             if save.finished is not None and self.writer is not None:
                 self.writer.enqueue(save.finished)
+            completing = save if save.completes else completing
+        return completing
 
 
 _saves = Saves()
@@ -76,6 +85,7 @@ def forget() -> None:
 def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
     parameters = tuple(inspect.signature(original).parameters)
 
+    @marks.phase("checkpoint")
     def save_checkpoint(*args: Any, **kwargs: Any) -> Any:
         current = session.current()
         called_with = {**dict(zip(parameters, args, strict=False)), **kwargs}
@@ -89,7 +99,7 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
         if save.returned:
             return None
         try:
-            with save_folders.by_own_name(current, save.role, margs):
+            with save_folders.by_own_name(current, save.role, margs), _for_a_last_save():
                 result = original(*args, **kwargs)
         except BaseException as error:
             _end_if_superseded(current, error)
@@ -99,7 +109,7 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
             save_folders.expect_at(current, save.role, save.iteration)
             raise
         crash_point("save.end", save.role)
-        _returned(save)
+        _stop_after(_returned(save))
         return result
 
     return save_checkpoint
@@ -111,12 +121,14 @@ def wrap_schedule_async_save(original: AnyFunction) -> AnyFunction:
         if save is not None:
             save.requests += 1
             async_request.add_finalize_fn(lambda: _finalized(save))
-        return original(async_request, *args, **kwargs)
+        with _for_a_last_save():
+            return original(async_request, *args, **kwargs)
 
     return schedule_async_save
 
 
 def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
+    @marks.phase("checkpoint")
     def maybe_finalize_async_save(*args: Any, **kwargs: Any) -> Any:
         try:
             result = original(*args, **kwargs)
@@ -126,7 +138,7 @@ def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
                 _end_if_superseded(current, error)
             raise
         # Only now, after its all_reduce, has every rank's finalizer run: a mark alone means this rank's.
-        _saves.hand_on()
+        _stop_after(_saves.hand_on())
         return result
 
     return maybe_finalize_async_save
@@ -163,12 +175,29 @@ def _finalized(save: Save) -> None:
     save.finalized += 1
 
 
-def _returned(save: Save) -> None:
+def _for_a_last_save() -> AbstractContextManager[None]:
+    return helper_processes.that_outlive_sigterm() if stopping.is_listening() else nullcontext()
+
+
+def _stop_after(save: Save | None) -> None:
+    """Where a rank was asked to end, the point that `save` completes is the last."""
+    current = session.current()
+    if save is not None and current is not None:
+        stopping.saved_all(current, PointName(save.iteration, current.attempt))
+
+
+def _returned(save: Save) -> Save | None:
+    """Returns it where it completes a point and is done."""
     _saves.begun = None
     save.returned = True
     _saves.in_flight.append(save)
     if save.requests == 0:  # synchronous: Megatron's tracker is written
-        _saves.hand_on()
+        return _saves.hand_on()
+    if save.completes and stopping.is_agreed():  # nothing else would finish it in time
+        from megatron.training import async_utils
+
+        async_utils.maybe_finalize_async_save(blocking=True)
+    return None
 
 
 def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | None:
@@ -199,7 +228,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
     states = _gather_states(current, role, iteration)
-    save = Save(role, iteration, finished=None)
+    save = Save(role, iteration, finished=None, completes=_completes(current, role, iteration, _saves.tried))
+    current.saved_at[role] = (iteration, current.trained)
     if _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
         _unused(states)
     else:
@@ -341,7 +371,9 @@ def _capture(
     if ranks.rank() != 0:
         return None
     name = PointName(save.iteration, current.attempt)
-    _saves.writer = _saves.writer or _writer(current)
+    if _saves.writer is None:
+        _saves.writer = _writer(current)
+        current.wait_for_commits = _saves.writer.wait
     progress = _progress(current, args)
     completes = states is not None and _completes(current, save.role, save.iteration, _saves.known)
     data, arrays = _data(current, name, progress) if completes else (None, {})

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..resume.recorded import Arguments
 from ..roles import FROZEN, canonical
+from ..watch import marks
 from . import decision, formats, life, ranks, start
 from .lease_keeper import LeaseKeeper
+from .lives_before import check_budget_of
 from .tracked import Tracked
 
 logger = logging.getLogger("megatron_resume")
@@ -49,6 +52,10 @@ class Progress(msgspec.Struct, frozen=True):
     mid_episode: bool = False
 
 
+def _no_commits() -> None:
+    """Until the first save there is nothing to wait for."""
+
+
 class Session(msgspec.Struct):
     """One life of the job in this process."""
 
@@ -62,6 +69,7 @@ class Session(msgspec.Struct):
     consumed_samples: int = 0
     counts_episodes: bool = False  # False: the script never asks for progress, Megatron counts samples
     steps_in_episode: int = 0  # steps of schedulers since the last `advance`
+    is_in_train_step: bool = False  # Megatron's
     is_loading: bool = False  # inside Megatron's load_checkpoint
     save_folders: dict[str, str] = {}  # trained roles held here -> resolved --save
     fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name
@@ -76,6 +84,9 @@ class Session(msgspec.Struct):
     saves: int = 0  # calls of save_checkpoint
     iteration: int = 0  # that training has come to: of the last save, and the train steps of the first role since
     steps: dict[str | None, int] = {}  # role -> its calls of train_step
+    trained: int = 0  # counts up whenever anything was trained
+    saved_at: dict[str, tuple[int, int]] = {}  # role -> iteration of its last save, and `trained` then
+    wait_for_commits: Callable[[], None] = _no_commits
 
     @property
     def outcome(self) -> Fresh | Resume:
@@ -105,6 +116,7 @@ class Session(msgspec.Struct):
             self.episode, self.consumed_samples = moment.episode, moment.consumed_samples
             self.steps_in_episode = int(moment.mid_episode)
             self.iteration = outcome.point.iteration
+            marks.is_at_iteration(self.iteration)
             path = outcome.point.path / ARRAYS
             if path.exists():
                 self.arrays = load_arrays(read_bytes(path, MAX_ARRAYS_BYTES), path)
@@ -185,6 +197,7 @@ class Session(msgspec.Struct):
         if ranks.rank() == 0:
             self.open_on_rank_0()
         self.attempt = ranks.from_rank_0([self.attempt])[0]
+        marks.is_in_attempt(self.attempt)
         self.is_open = True
 
     def open_on_rank_0(self) -> None:
@@ -197,6 +210,7 @@ class Session(msgspec.Struct):
             start.withdraw(self.root, begun)
             raise RejoinError("another resume point was committed while this start was under way; restart to take it")
         self.attempt, self.nonce = begun.start.attempt, begun.start.nonce
+        marks.is_in_attempt(self.attempt)
         self.lease_keeper = LeaseKeeper(
             self.root, self.attempt, begun.leases, self.config.resume_lease_time, lambda: self.iteration
         )
@@ -212,6 +226,7 @@ class Session(msgspec.Struct):
             life.forget()
             self.lease_keeper.release()
             attempts.withdraw(self.root, self.attempt)
+            marks.is_in_attempt(0)
 
 
 def _numbers(outcome: Fresh | Resume | None) -> list[int]:
@@ -272,6 +287,8 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     root = Path(os.path.abspath(str(config.data_checkpoint_path)))
     role = role_of(args, config)
     check_resumable(role, args)
+    marks.knows_root(root)
+    check_budget_of(config, os.environ)
     session = Session(config, root)
     one_role = role if role in config.trained_roles else None
     if ranks.rank() == 0:

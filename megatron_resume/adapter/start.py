@@ -19,10 +19,10 @@ from ..checkpoint.records import Launch, Start
 from ..config import ResumeConfig
 from ..crash import crash_point
 from ..errors import ConfigError, RejoinError, ResumeError
+from ..installed import installed_versions
 from ..resume.choose import Fresh, Resume
 from .decision import accepted, check_free, decide, held_by, may_join, outcome_at, request_of, roles_here
 from .ending import naming_the_path
-from .installed import installed_versions
 
 logger = logging.getLogger("megatron_resume")
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from ..crash import crash_point
 from ..hooks import AnyFunction
-from . import decision, loading, ranks, session
+from ..watch import marks
+from . import decision, loading, progress_lines, ranks, session, stopping
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -16,10 +17,13 @@ _warned = False
 
 
 def wrap_train_step(original: AnyFunction) -> AnyFunction:
+    @marks.phase("train")
     def train_step(*args: Any, **kwargs: Any) -> Any:
         current = session.current()
         if current is None:
-            return original(*args, **kwargs)
+            result = original(*args, **kwargs)
+            marks.has_trained(0)
+            return result
         from megatron.training import get_args
 
         margs = get_args()
@@ -31,16 +35,33 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
                 # Pretraining builds its data iterators after the load, and they draw random numbers.
                 # (In a loop of episodes, rollouts come before the first step and have drawn rightly.)
                 loading.restore_rng(current)
+            if not current.steps:
+                stopping.listen(current)
+                if not current.counts_episodes:
+                    stopping.have_megatron_look(margs)
         crash_point("train_step", role)
+        current.is_in_train_step = True
         result = original(*args, **kwargs)
+        current.is_in_train_step = False
         current.steps[role] = current.steps.get(role, 0) + 1
+        current.trained += 1
         current.iteration += role == decision.roles_here(current.config)[0]
+        marks.has_trained(current.iteration)
+        progress_lines.tell(current)
         patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
         if not current.saves and current.steps[role] >= patience:
             warn_of_no_save()
         return result
 
     return train_step
+
+
+def wrap_evaluate(original: AnyFunction) -> AnyFunction:
+    @marks.phase("evaluate")
+    def evaluate(*args: Any, **kwargs: Any) -> Any:
+        return original(*args, **kwargs)
+
+    return evaluate
 
 
 def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
@@ -50,6 +71,10 @@ def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
         current = session.current()
         if current is not None and increment and not current.is_loading:  # loading a scheduler steps it too
             current.steps_in_episode += 1
+            current.trained += 1
+            marks.has_trained(current.iteration)
+            if not current.is_in_train_step:
+                progress_lines.tell(current)
         return original(self, increment)
 
     return step

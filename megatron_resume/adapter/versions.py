@@ -1,7 +1,7 @@
 """Which functions of Megatron are hooked, and what each hook needs of them."""
 
 from ..hooks import Hook, HookSet
-from . import arguments, loading, saving, training
+from . import arguments, loading, saving, stopping, training
 
 HOOKS = (
     Hook(
@@ -40,6 +40,14 @@ HOOKS = (
         training.wrap_scheduler_step,
     ),
     Hook("megatron.training.training", "train_step", (), training.wrap_train_step),
+    Hook(
+        "megatron.training.dist_signal_handler",
+        "DistributedSignalHandler.signals_received",
+        (),
+        stopping.wrap_signals_received,
+        optional=True,
+    ),
+    Hook("megatron.training.training", "evaluate", (), training.wrap_evaluate),
 )
 
 hook_set = HookSet(HOOKS)

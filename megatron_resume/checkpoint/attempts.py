@@ -63,6 +63,11 @@ def started(root: Path) -> set[int]:
     return {number for number in attempt_numbers(root) if has_started(root, number)}
 
 
+def newest_started(root: Path) -> int:
+    """The newest attempt that began; 0 where none did."""
+    return next((number for number in reversed(attempt_numbers(root)) if has_started(root, number)), 0)
+
+
 def newer_than(root: Path, number: int) -> int | None:
     """The newest attempt that began after attempt `number`, which it supersedes."""
     numbers = attempt_numbers(root)

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 
 from .records import Launch
 
+LAUNCH_ID = "MEGATRON_RESUME_LAUNCH_ID"
 # The first that is set names the launch. torchrun's default run id "none" names nothing.
-_JOB_VARIABLES = ("MEGATRON_RESUME_LAUNCH_ID", "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
+_JOB_VARIABLES = (LAUNCH_ID, "SLURM_JOB_ID", "TORCHELASTIC_RUN_ID")
 _PART_VARIABLES = ("SLURM_STEP_ID", "MASTER_PORT")  # tell launches apart that share a job id
-_RESTART_VARIABLES = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
+NEW_PORTS = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"  # torchrun's: at each restart ranks meet at another port
+ENGINE_STARTS = "MEGATRON_RESUME_ENGINE_STARTS"
+REQUEUES = "MEGATRON_RESUME_REQUEUES"  # by what starts `launch` again, where that says so
+# By the one who restarts the most first: whenever it does, those that follow begin at 0 again.
+_RESTART_VARIABLES = ("SLURM_RESTART_COUNT", REQUEUES, ENGINE_STARTS, "TORCHELASTIC_RESTART_COUNT")
+_MAX_RESTARTS = 100_000  # by each of them
 
 
 def launch_key(environ: Mapping[str, str]) -> Launch:
@@ -19,12 +25,15 @@ def launch_key(environ: Mapping[str, str]) -> Launch:
     the same over its restarts, and a shell or service otherwise.
     """
     job = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
-    restart = next((environ[v] for v in _RESTART_VARIABLES if environ.get(v, "").isdecimal()), None)
+    counted = [environ.get(v, "") for v in _RESTART_VARIABLES]
+    restart = 0
+    for text in counted:
+        restart = restart * _MAX_RESTARTS + (int(text) if text.isdecimal() and len(text) < 6 else 0)
     parent = os.getppid()
     return Launch(
         job=job or f"{socket.gethostname()}:{parent}:{started(parent)}",
-        restart=int(restart or "0"),
-        counts=restart is not None,
+        restart=restart,
+        counts=any(text.isdecimal() for text in counted),
         host=socket.gethostname(),
         pid=os.getpid(),
         boot=boot(),
@@ -36,14 +45,17 @@ def shared_by_all_ranks(environ: Mapping[str, str]) -> str | None:
     """What names this very start on every rank and nothing else; None where the launcher gives no such name.
 
     On several nodes a job id is needed. A job id alone may be used again by a later launch (torchrun's
-    `--rdzv-id`), so the port of the rendezvous goes with it.
+    `--rdzv-id`), so the port of the rendezvous goes with it. Where that is another one at each restart, restarts are
+    not counted: the agents of torchrun count them each for itself, and one that was replaced begins at 0.
     """
     job = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
     one_node = environ.get("WORLD_SIZE") == environ.get("LOCAL_WORLD_SIZE", "?")
     if job is None and not one_node:
         return None
     key = launch_key(environ)
-    return ":".join([key.job, str(key.restart), *(environ.get(v, "") for v in _PART_VARIABLES)])
+    has_new_ports = not one_node and environ.get(NEW_PORTS, "0") == "1"
+    restart = "" if has_new_ports else str(key.restart)
+    return ":".join([key.job, restart, *(environ.get(v, "") for v in _PART_VARIABLES)])
 
 
 def boot() -> str:

@@ -37,6 +37,8 @@ def parser() -> argparse.ArgumentParser:
     doctor.add_argument("command", nargs=argparse.REMAINDER, metavar="SCRIPT ARGS...", help=text)
     doctor.set_defaults(call=_doctor)
     _add_import(commands)
+    _add_policy(commands)
+    _add_launch(commands)
     return top
 
 
@@ -100,6 +102,57 @@ def _add_import(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     command.set_defaults(call=_import_chatlearn)
 
 
+def _add_policy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "write or check fault_tolerance.yaml: what restarts the job, how often, after how long a hang"
+    policy = commands.add_parser("policy", help=text, description=text)
+    steps = policy.add_subparsers(metavar="STEP", required=True)
+    text = "write the policy by default, with what each field means"
+    init = steps.add_parser("init", help=text, description=text)
+    init.add_argument("file", type=Path, nargs="?", metavar="FILE", help="where to; printed without it")
+    init.set_defaults(call=_policy_init)
+    text = "say whether a policy can be used; exit 78 if not"
+    check = steps.add_parser("check", help=text, description=text)
+    check.add_argument("file", metavar="FILE", help="fault_tolerance.yaml")
+    check.set_defaults(call=_policy_check)
+
+
+def _add_launch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "run a training script under a policy: restarted, ended truly, and no process left behind"
+    launch = commands.add_parser("launch", help=text, description=text)
+    launch.add_argument("--engine", choices=("torchrun", "nvrx"), default="torchrun", help="what starts the ranks")
+    text = "count the policy's restarts from now on, after the cause of the failures before was mended"
+    launch.add_argument("--new-budget", action="store_true", help=text)
+    _add_job(launch)
+    launch.set_defaults(call=_launch)
+    text = "print what a policy becomes for a launch engine, and what the engine cannot do"
+    render = commands.add_parser("render", help=text, description=text)
+    engines = ("torchrun", "nvrx", "aimaster", "pytorchjob", "jobset", "slurm")
+    render.add_argument("--engine", choices=engines, required=True, help="the launch engine")
+    render.add_argument("--to", metavar="DIR", help="write files there, and do not print them")
+    cluster = render.add_argument_group("on a cluster", "aimaster, pytorchjob, jobset and slurm")
+    cluster.add_argument("--name", default="megatron-resume", metavar="NAME", help="the name of the job")
+    cluster.add_argument("--image", metavar="IMAGE", help="a container image with Megatron and megatron_resume in it")
+    text = "mount a volume claim there, such as the one for checkpoints; may be repeated (Kubernetes)"
+    cluster.add_argument("--mount", action="append", default=[], metavar="CLAIM:/PATH", help=text)
+    cluster.add_argument("--gpus-per-node", type=int, metavar="N", help="as many as ranks by default; 0 for none")
+    _add_job(render)
+    render.set_defaults(call=_render)
+
+
+def _add_job(command: argparse.ArgumentParser) -> None:
+    text = "fault_tolerance.yaml; without it the environment variable MEGATRON_RESUME_POLICY, or the policy by default"
+    command.add_argument("--policy", metavar="FILE", help=text)
+    command.add_argument("--nnodes", type=int, default=1, metavar="N", help="nodes, 1 by default; launch on each")
+    command.add_argument("--nproc-per-node", type=int, default=1, metavar="N", help="ranks on each node, 1 by default")
+    command.add_argument("--rdzv-endpoint", metavar="HOST:PORT", help="where several nodes meet")
+    command.add_argument("--rdzv-id", metavar="NAME", help="the name of this launch on all nodes")
+    nvrx = command.add_argument_group("nvrx")
+    nvrx.add_argument("--ft-launcher", default="ft_launcher", metavar="PATH", help="ft_launcher, if it is not on PATH")
+    text = "of ft_launcher, 0.4 or 0.7; asked for beside it by default"
+    nvrx.add_argument("--nvrx-version", metavar="VERSION", help=text)
+    command.add_argument("command", nargs=argparse.REMAINDER, metavar="-- SCRIPT ARGS...", help="the training script")
+
+
 def _status(args: argparse.Namespace) -> int:
     from .status import status
 
@@ -132,6 +185,32 @@ def _doctor(args: argparse.Namespace) -> int:
     from .doctor import doctor
 
     return doctor(args.command, json=args.json)
+
+
+def _policy_init(args: argparse.Namespace) -> int:
+    from .policy import init
+
+    init(args.file)
+    return 0
+
+
+def _policy_check(args: argparse.Namespace) -> int:
+    from .policy import check
+
+    check(args.file)
+    return 0
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from .launch import launch
+
+    return launch(args)
+
+
+def _render(args: argparse.Namespace) -> int:
+    from .launch import render
+
+    return render(args)
 
 
 def _import_chatlearn(args: argparse.Namespace) -> int:

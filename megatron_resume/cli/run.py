@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_resume.errors import ConfigError
+from megatron_resume.processes import die_with_parent
+from megatron_resume.watch import marks
+from megatron_resume.watch.endings import VARIABLE
 
 from .script import is_guarded, read
 
@@ -33,10 +36,22 @@ def run(arguments: Sequence[str]) -> None:
         found = f"found {arguments[0]!r} where SCRIPT is due" if arguments else "no SCRIPT given"
         raise ConfigError(f"{found}; type `megatron-resume run SCRIPT ARGS...`, with options after SCRIPT")
     source = read(arguments[0])
+    if VARIABLE in os.environ:
+        die_with_parent(os.getppid())  # the agent, without which nobody would end this rank
     _become(list(arguments))
     import megatron_resume.auto  # noqa: F401  # installs the hooks
 
-    _execute(source, os.path.abspath(arguments[0]))
+    try:
+        _execute(source, os.path.abspath(arguments[0]))
+    except SystemExit as ended:
+        marks.leaves(_exit_code(ended), ended)
+        raise
+    marks.leaves()
+
+
+def _exit_code(ended: SystemExit) -> int:
+    """As the interpreter will give it to the parent."""
+    return ended.code & 0xFF if isinstance(ended.code, int) else int(ended.code is not None)
 
 
 def _become(arguments: list[str]) -> None:

@@ -1,7 +1,8 @@
 """Which of the three outcomes a start has: fresh, resume or refused. Changes nothing, and knows only its arguments."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -126,33 +127,65 @@ class _Search:
                 self.passed_over.append(PassedOver(point, str(error)))
         return None
 
+    def first_loadable(self, older: Iterable[PointName], failed: ResumePoint, how: str) -> ResumePoint | None:
+        """The first whole one of `older`, with `failed` passed over; None, and nothing passed over, without one."""
+        before = len(self.passed_over)
+        again = f"--load-data-checkpoint-iteration {failed.iteration} --load-data-checkpoint-attempt"
+        self.passed_over.append(
+            PassedOver(
+                failed.name, f"{how}; this start does without it, once (back to it: {again} {failed.name.attempt})"
+            )
+        )
+        try:
+            point = self.first_whole(older)
+        except MismatchError:
+            point = None
+        if point is None:
+            del self.passed_over[before:]
+        return point
 
-def choose(folder: Folder, request: Request, launch: Launch, read: ReadPoint) -> Outcome:
+
+def choose(
+    folder: Folder,
+    request: Request,
+    launch: Launch,
+    read: ReadPoint,
+    failed_loads: Mapping[PointName, str] = MappingProxyType({}),
+) -> Outcome:
     """The outcome of a start on `folder`.
+
+    The newest whole point is passed over where the last lives could load no other, and an older one is whole. Once:
+    where that fails too, it is not the point, and going back on and on would only lose work.
 
     Args:
         read: gives the point of a name, or raises DamagedError with the reason why it cannot be used, or
             MismatchError when it was whole but lacks a role of this job.
+        failed_loads: points that could not be loaded in the last lives, and how that failed.
     """
     search = _Search(folder, read)
     try:
-        return _choose(folder, request, launch, search)
+        return _choose(folder, request, launch, search, failed_loads)
     except MismatchError as error:  # an older point would cost work that a changed option saves
         return Refused(str(error), tuple(search.passed_over))
 
 
-def _choose(folder: Folder, request: Request, launch: Launch, search: "_Search") -> Outcome:
+def _choose(
+    folder: Folder, request: Request, launch: Launch, search: "_Search", failed_loads: Mapping[PointName, str]
+) -> Outcome:
     done_by = honoured_by(folder, request, launch)
     if request.fresh or (request.start_over and done_by is None):
         return _anew(folder, request)
     if request.once and done_by is None:
         return _as_asked(folder, request, search)
     start = head(folder)
-    point = search.first_whole(itertools.chain(uncommitted_starts(folder, start), live_line(folder, start)))
+    points = itertools.chain(uncommitted_starts(folder, start), live_line(folder, start))
+    point, reason = search.first_whole(points), "it is the newest whole point"
+    if point is not None and set(failed_loads) == {point.name}:
+        older = search.first_loadable(points, point, failed_loads[point.name])
+        point, reason = (older, "it is the next older whole point") if older else (point, reason)
     passed_over = tuple(search.passed_over)
     if point is None:
         return _without_point(folder, start, launch, passed_over)
-    reason = "it is the newest whole point"
     if done_by is not None:
         reason += f" (attempt {done_by} of this launch did as was asked already)"
     return Resume(point, reason, passed_over)

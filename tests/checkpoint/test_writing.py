@@ -194,10 +194,23 @@ def test_without_any_model_left_the_tracker_goes_along(job: JobOnDisk) -> None:
 
 
 def test_all_processes_of_a_launch_have_one_key_and_launches_differ() -> None:
-    slurm = {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}
-    assert (launch_key(slurm).job, launch_key(slurm).restart) == ("7", 2)
+    assert launch_key({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2"}).job == "7"
     torchrun = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "1"}
     by_parent = launch_key(torchrun)
     assert by_parent.restart == 1
     assert str(os.getppid()) in by_parent.job, "torchrun's default run id names no launch; its agent does"
     assert launch_key({**torchrun, "TORCHELASTIC_RUN_ID": "abc"}).job == "abc"
+
+
+def test_each_restart_counts_more_than_all_before_it_whoever_restarted() -> None:
+    lives = [
+        {},
+        {"TORCHELASTIC_RESTART_COUNT": "3"},
+        {"MEGATRON_RESUME_ENGINE_STARTS": "1", "TORCHELASTIC_RESTART_COUNT": "0"},
+        {"MEGATRON_RESUME_REQUEUES": "1", "MEGATRON_RESUME_ENGINE_STARTS": "0", "TORCHELASTIC_RESTART_COUNT": "0"},
+        {"SLURM_RESTART_COUNT": "1", "MEGATRON_RESUME_ENGINE_STARTS": "0", "TORCHELASTIC_RESTART_COUNT": "0"},
+        {"SLURM_RESTART_COUNT": "1", "MEGATRON_RESUME_ENGINE_STARTS": "0", "TORCHELASTIC_RESTART_COUNT": "1"},
+        {"SLURM_RESTART_COUNT": "2"},
+    ]
+    counts = [launch_key(environ).restart for environ in lives]
+    assert counts == sorted(set(counts))

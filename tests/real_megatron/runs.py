@@ -19,6 +19,7 @@ EPISODES = 3
 ITERATIONS_PER_EPISODE = 2
 # Two iterations an episode: the first trace lines of a second iteration depend on optimizer and RNG.
 SMALL = ["--samples-per-episode", "16", "--global-batch-size", "16", "--micro-batch-size", "4"]
+RARE = ("--save-episode-interval", "3")  # of 3 episodes: a save comes only where one was asked for
 SYNC: tuple[str, ...] = ()
 ASYNC = ("--async-save", "--use-persistent-ckpt-worker")
 TP2 = ("--tensor-model-parallel-size", "2")
@@ -113,7 +114,7 @@ class Run:
         job: dict[str, Any] = {
             "name": log.name,
             "num_ranks": self.num_ranks,
-            "argv": [*self._arguments(), *SMALL, "--num-episodes", str(episodes), *self.flags, *flags],
+            "argv": [*self.arguments(), *SMALL, "--num-episodes", str(episodes), *self.flags, *flags],
             "log": str(log),
             "env": {"MEGATRON_RESUME_CRASH": crash, **(env or {})},
             "timeout": 120,
@@ -127,7 +128,7 @@ class Run:
         self.starts.append(ended)
         return ended
 
-    def _arguments(self) -> list[str]:
+    def arguments(self) -> list[str]:
         given = arguments(self.output)
         for flag in self.without:
             at = given.index(flag)

@@ -4,6 +4,7 @@ Executed by the job server in place of train_rlhf.py. Everything spoiled here is
 untouched start.
 """
 
+import atexit
 import ctypes
 import json
 import os
@@ -552,6 +553,158 @@ def empty(folder):
 
 def remounted(mode):
     return lambda folder: subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
+
+
+def hangs():
+    """Rank `HANG_RANK` (1) ends or hangs as `HANG` says, in the first `HANG_TIMES` (1) lives.
+
+    The file `HUNG` has a byte for each of them.
+
+    In a life that resumes at the beginning of an episode this is in its third iteration, after its first save.
+    """
+    how, hung = os.environ["HANG"], Path(os.environ["HUNG"])
+    times = hung.stat().st_size if hung.exists() else 0
+    if os.environ["RANK"] != os.environ.get("HANG_RANK", "1") or times >= int(os.environ.get("HANG_TIMES", "1")):
+        return
+
+    def hang():
+        with hung.open("ab") as file:
+            file.write(b".")
+        HANGS[how]()
+
+    if how == "start":
+        hang()
+    if how == "exit":
+        atexit.register(hang)
+        return
+    train_step, calls = training.train_step, []
+
+    def hang_in_the_third(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 5:
+            hang()
+        return train_step(*args, **kwargs)
+
+    training.train_step = hang_in_the_third
+
+
+def for_ever():
+    while True:
+        time.sleep(3600)
+
+
+def hold_the_interpreter():
+    mutex, native = ctypes.create_string_buffer(64), ctypes.PyDLL(None)  # unlike CDLL, PyDLL lets no other thread run
+    native.pthread_mutex_lock(mutex)
+    native.pthread_mutex_lock(mutex)
+
+
+def kill(*pids):
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    for_ever()
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def ranks():
+    """All on this node, this one last."""
+    agent = os.getppid()
+    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    return sorted((pid for pid in found if parent(pid) == agent), key=lambda pid: pid == os.getpid())
+
+
+HANGS = {
+    "start": for_ever,
+    "exit": for_ever,
+    "sleep": for_ever,
+    "lock": hold_the_interpreter,
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "kill": lambda: kill(os.getpid()),
+    "all": lambda: kill(*ranks()),
+    "agent": lambda: kill(os.getppid()),
+    "launch": lambda: kill(parent(parent(os.getppid()))),
+    "error": lambda: sys.exit(1),
+}
+
+
+def is_told_to_end():
+    """SIGTERM comes to the ranks `TOLD` in their second "train" step or "rollout", as `TOLD_AT` says."""
+    from rlhf import job
+
+    if "NEVER_ASKS" in os.environ:
+        job.megatron_resume.should_stop = lambda: False
+    if os.environ["RANK"] not in os.environ["TOLD"].split(","):
+        return
+    name = {"train": "train_policy", "rollout": "roll_out"}[os.environ["TOLD_AT"]]
+    original, calls = getattr(job, name), []
+
+    def told(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            if os.environ["TOLD_AT"] == "rollout":
+                time.sleep(float(os.environ.get("ROLLOUT_S", "0")))
+        return original(*args, **kwargs)
+
+    setattr(job, name, told)
+
+
+def tells_where_it_is():
+    """Where `TOLD_AT` names it says so in the folder `THERE`, and waits for `go_on`; once."""
+    from rlhf import job
+
+    places = {"train": ("train_policy", 2), "rollout": ("roll_out", 2), "last step": ("train_policy", 4)}
+    (name, when), there = places[os.environ["TOLD_AT"]], Path(os.environ["THERE"])
+    original, calls = getattr(job, name), []
+
+    def tell(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == when:
+            told = there / f"rank{os.environ['RANK']}"
+            new = there / f"new{os.environ['RANK']}"
+            new.write_text(str(os.getpid()))
+            new.rename(told)
+            while not (there / "go_on").exists():
+                time.sleep(0.02)
+            time.sleep(3600 if name == "roll_out" else 0)
+        return original(*args, **kwargs)
+
+    setattr(job, name, tell)
+
+
+def steps_take_a_second():
+    """Long enough for a line of progress. With `STUCK` the watch has found a rank stuck after the second."""
+    from megatron_resume.checkpoint.failures import STACKS, life_of, life_path
+
+    train_step, calls = training.train_step, []
+
+    def slow(*args, **kwargs):
+        calls.append(1)
+        time.sleep(1.1)
+        if len(calls) == 3 and "STUCK" in os.environ:
+            root = Path(os.environ["STUCK"])
+            (life_path(root, api.progress().attempt, life_of(os.environ)) / STACKS).mkdir(exist_ok=True)
+        return train_step(*args, **kwargs)
+
+    training.train_step = slow
+
+
+def sleeps_while_another_fails():
+    """In the second rollout; the sleep stands for a collective that waits for the dead."""
+    from rlhf import job
+
+    roll_out, calls = job.roll_out, []
+
+    def second_fails(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            sys.exit(7) if os.environ["RANK"] == "1" else time.sleep(3600)
+        return roll_out(*args, **kwargs)
+
+    job.roll_out = second_fails
 
 
 def compares_no_configuration():

@@ -71,14 +71,16 @@ def test_an_unedited_pretraining_script_resumes_exactly(server: Server, tmp_path
     assert status["trained_roles"] == ["policy"]
 
 
-def test_a_job_that_a_signal_stopped_says_so_and_goes_on(server: Server, tmp_path: Path) -> None:
-    job = Pretraining(server, tmp_path / "stopped", "--exit-signal-handler")
-    code, log = job.start(sigterm_at=5)
-    assert (code, "exiting program after receiving SIGTERM" in log) == (0, True), log[-4000:]
+@pytest.mark.parametrize("how", ["megatron's option", "a policy"])
+def test_a_job_that_a_signal_stopped_ends_with_202_and_goes_on(server: Server, tmp_path: Path, how: str) -> None:
+    job = Pretraining(server, tmp_path / "stopped", *["--exit-signal-handler"] * (how == "megatron's option"))
+    policy = {"MEGATRON_RESUME_POLICY": "{}"} if how == "a policy" else {}
+    code, log = job.start(sigterm_at=5, **policy)
+    assert (code, "exiting program after receiving SIGTERM" in log) == (202, True), log[-4000:]
     code, log = job.start()
     assert code == 0, log[-4000:]
     stopped, finished = job.status()["attempts"]
-    assert (stopped["last_commit"], stopped["processes"][0]["says"]) == (5, "stopped with exit code 0: SIGTERM")
+    assert (stopped["last_commit"], stopped["processes"][0]["says"]) == (5, "stopped with exit code 202: SIGTERM")
     assert (finished["last_commit"], finished["processes"][0]["says"]) == (8, "finished")
     assert list(job.effective()) == list(range(1, 9))
 

@@ -319,3 +319,57 @@ def test_points_that_a_start_over_moved_aside_are_not_taken_for_deleted(job: Job
     assert isinstance(outcome, Refused)
     assert "a start over moved it to" in reasons(outcome)[point]
     assert isinstance(job.choose(Request(start_over=True)), Fresh)
+
+
+HOW = "loading it failed in attempt 2 with RuntimeError: torn"
+
+
+def choose_after_failed_loads(job: JobOnDisk, *points: PointName) -> Outcome:
+    return choose(job.folder(), Request(), job.launch(), job.point, dict.fromkeys(points, HOW))
+
+
+def test_a_point_that_could_not_be_loaded_is_passed_over_aloud(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    older, newest = job.save(attempt, 2), job.save(attempt, 4)
+    outcome = choose_after_failed_loads(job, newest)
+    assert chosen(outcome) == older
+    back = "--load-data-checkpoint-iteration 4 --load-data-checkpoint-attempt 1"
+    assert reasons(outcome) == {newest: f"{HOW}; this start does without it, once (back to it: {back})"}
+
+
+def test_where_nothing_older_is_whole_it_is_tried_again(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    job.save(attempt, 2, parts=("policy",))
+    newest = job.save(attempt, 4)
+    outcome = choose_after_failed_loads(job, newest)
+    assert chosen(outcome) == newest
+    assert not outcome.passed_over
+
+
+def test_where_the_older_one_could_not_be_loaded_either_nobody_goes_further_back(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    job.save(attempt, 2)
+    older, newest = job.save(attempt, 4), job.save(attempt, 6)
+    job.attempt(older)
+    assert chosen(choose_after_failed_loads(job, newest, older)) == older
+
+
+def test_a_failed_load_of_another_point_than_the_newest_is_of_no_account(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    older, newest = job.save(attempt, 2), job.save(attempt, 4)
+    assert chosen(choose_after_failed_loads(job, older)) == newest
+
+
+def test_a_request_is_honoured_although_loading_failed(job: JobOnDisk) -> None:
+    attempt = job.attempt()
+    job.save(attempt, 2)
+    newest = job.save(attempt, 4)
+    outcome = choose(job.folder(), Request(iteration=4), job.launch("new"), job.point, {newest: HOW})
+    assert chosen(outcome) == newest
+
+
+def test_an_older_point_without_a_role_of_this_job_is_no_way_out(job: JobOnDisk) -> None:
+    older = JobOnDisk(job.base, ("policy",))
+    older.save(older.attempt(), 2)
+    newest = job.save(1, 4)
+    assert chosen(choose_after_failed_loads(job, newest)) == newest

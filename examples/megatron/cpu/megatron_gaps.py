@@ -6,6 +6,7 @@ fills. None of them touches saving or loading of models as such.
 
 import logging
 import multiprocessing
+import signal
 from collections.abc import Callable
 from multiprocessing.managers import SyncManager
 from typing import Any
@@ -118,8 +119,15 @@ def fork_the_result_queue() -> None:
     if module._results_queue is not None:
         return
     manager = SyncManager(ctx=multiprocessing.get_context("fork"))
-    manager.start(end_with_parent)  # a rank that is killed cannot shut it down
+    manager.start(_end_with_the_rank)
     module._results_queue = manager.Queue()
+
+
+def _end_with_the_rank() -> None:
+    end_with_parent()  # a rank that is killed cannot shut it down
+    # torchrun sends SIGTERM to all processes of a rank, which still needs this one to save. (Where Megatron makes it
+    # itself, in a save, megatron_resume sees to that.)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def fork_every_helper() -> None:

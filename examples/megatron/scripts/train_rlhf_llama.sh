@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start the PPO example on one of the llama sizes under torchrun; run with --help for every flag.
+# Start the PPO example on one of the llama sizes; run with --help for every flag.
 set -euo pipefail
 
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -11,7 +11,8 @@ usage() {
 usage: [model_size=SIZE] train_rlhf_llama.sh [flags] [flags of train_rlhf.py] [flags of Megatron]
 
 PPO on four Megatron llama models: policy and value are trained, reference and reward are frozen.
-Run the same command again after a failure: it resumes from the newest complete resume point.
+Run the same command again after a failure: it resumes from the newest complete resume point. With
+--policy it does so by itself, also after a hang.
 
 What to run (flag, or the environment variable in brackets)
   --model-size SIZE      [model_size]  tiny, llama2-7B, llama2-13B, llama2-70B or llama3-8B
@@ -25,6 +26,9 @@ What to run (flag, or the environment variable in brackets)
   --node-rank N          [RANK, as DLC sets it]             this node's number (default: 0)
   --master-addr HOST     [MASTER_ADDR]                      first node (default: localhost)
   --master-port PORT     [MASTER_PORT]                      its port (default on one node: a free one)
+  --policy FILE          [policy]      restart after failures and hangs as FILE says, by `megatron-resume launch`;
+                         examples/megatron/configs/fault_tolerance.yaml is one (default: torchrun, no restarts)
+  --job-id NAME          [DLC_JOB_ID, SLURM_JOB_ID]  with --policy on several nodes: a name of this submission
   --dry-run              print the command and stop
   --help                 this text
 
@@ -97,6 +101,7 @@ parse() {
     master_addr="${MASTER_ADDR:-}" master_port="${MASTER_PORT:-}"
     output="${output:-./rlhf_output}" dry_run=
     model_size="${model_size:-}" tp="${tp:-}" pp="${pp:-}" nproc="${nproc:-}"
+    policy="${policy:-}" job_id="${DLC_JOB_ID:-${SLURM_JOB_ID:-}}"
     rest=()
     while (($#)); do
         local flag="$1" name value
@@ -104,7 +109,7 @@ parse() {
             --help | -h) usage; exit 0 ;;
             --dry-run) dry_run=1; shift; continue ;;
             --model-size* | --output* | --tp | --tp=* | --pp | --pp=* | --nproc | --nproc=* | \
-            --nnodes* | --node-rank* | --master-addr* | --master-port*) ;;
+            --nnodes* | --node-rank* | --master-addr* | --master-port* | --policy | --policy=* | --job-id*) ;;
             *) rest+=("$flag"); shift; continue ;;
         esac
         if [[ "$flag" == *=* ]]; then
@@ -178,11 +183,26 @@ size_flags() {
     fi
 }
 
-torchrun_command() {
-    local python="${PYTHON:-}"
+# Sets python: the interpreter to use, or nothing where there is only what PATH has.
+find_python() {
+    python="${PYTHON:-}"
     if [[ -z "$python" && -x "$ROOT/.venv/bin/python" ]]; then
         python="$ROOT/.venv/bin/python"
     fi
+}
+
+launch_command() {
+    find_python
+    command=("${python:-python}" -m megatron_resume launch --policy "$policy" --nproc-per-node "$nproc")
+    if ((nnodes > 1)); then
+        [[ -n "$job_id" ]] || die "$nnodes nodes need a name of this submission that they share: --job-id NAME"
+        command+=(--nnodes "$nnodes" --rdzv-endpoint "${master_addr:-localhost}:${master_port:-29500}" --rdzv-id "$job_id")
+    fi
+    command+=(--)
+}
+
+torchrun_command() {
+    find_python
     if [[ -n "$python" ]]; then
         command=("$python" -m torch.distributed.run)
     else
@@ -215,7 +235,11 @@ main() {
     fi
     model_flags "$model_size"
     size_flags "$model_size"
-    torchrun_command
+    if [[ -n "$policy" ]]; then
+        launch_command
+    else
+        torchrun_command
+    fi
     flags+=(
         --distributed-backend "$backend" --rerun-mode disabled --ckpt-format torch_dist --seed 1234
         --output "$output" --save "$output/checkpoints" --tensorboard-dir "$output/tensorboard"

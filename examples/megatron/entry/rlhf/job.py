@@ -56,15 +56,16 @@ class Job:
         self._finish_saves(wait=True)
 
     def _episode(self, episode: int, report: Report) -> None:
-        experience = roll_out(
-            self.models,
-            self.prompts,
-            self.tokens,
-            self.args,
-            first_position=self.sampler.consumed_samples,
-            prompt_rows=self.sampler.take(self.args.samples_per_episode).tolist(),
-            kl_coef=self.controller.coefficient,
-        )
+        with megatron_resume.phase("rollout"):
+            experience = roll_out(
+                self.models,
+                self.prompts,
+                self.tokens,
+                self.args,
+                first_position=self.sampler.consumed_samples,
+                prompt_rows=self.sampler.take(self.args.samples_per_episode).tolist(),
+                kl_coef=self.controller.coefficient,
+            )
         for minibatch in minibatches(experience, self.args.global_batch_size, self.args.ppo_epochs):
             done = self._iteration(episode, minibatch)
             report.show(done, self.controller.coefficient)
@@ -94,8 +95,9 @@ class Job:
         return done
 
     def _save_if_due(self, episodes_done: int) -> None:
-        last = episodes_done == self.args.num_episodes
-        if episodes_done % self.args.save_episode_interval and not last:
+        is_due = episodes_done % self.args.save_episode_interval == 0 or episodes_done == self.args.num_episodes
+        # Asked to end, by SIGTERM: the process leaves by itself when this save is committed.
+        if not megatron_resume.should_stop() and not is_due:
             return
         for role in TRAINED:
             built = self.models[role]

@@ -1,0 +1,153 @@
+"""The lives of a job, newest first: how each ended, and what it had come to."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from ..errors import STOPPED, DamagedError
+from ..roles import TRAINED
+from .attempts import attempt_numbers, has_started
+from .endings import process_ends
+from .events import Committed, Failed, Stopped, events_path, read_events
+from .failures import FAILURES, Failure, failures_path, read_failures
+from .layout import PointName
+from .leases import read_lease
+from .records import Record, decode, read_bytes
+
+NEW_BUDGET = "new_budget.json"
+NEW_BUDGET_VARIABLE = "MEGATRON_RESUME_NEW_BUDGET"  # names the launch that is to count anew
+MAX_LIVES = 10_000  # without an attempt
+_CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
+_OPTIONS = (78, 203)  # exit codes
+_SHOWN = 300  # characters of a message
+_MEMORY = ("MemoryError", "OutOfMemoryError")
+
+
+class NewBudget(Record, frozen=True, kw_only=True):
+    """Somebody said that restarts are to be counted from here on: `failures/<life>/new_budget.json`."""
+
+    after: int  # newest attempt at that time
+    time_s: float  # since 1970
+
+
+class Life(msgspec.Struct, frozen=True, kw_only=True):
+    """One life of the job.
+
+    Attributes:
+        attempt: 0 for one that ended before its attempt had begun.
+        state: "finished", "stopped", "failed", "killed" (nobody recorded how), "running", or "new budget".
+        job: launch key, the same over the restarts of one launch.
+        cause: the record of the rank that failed first, where there is one.
+        ending: what the process that began the attempt said of its own end.
+        commits: resume points that it committed.
+        iteration: what training had come to; None where nothing tells.
+    """
+
+    attempt: int
+    state: str
+    job: str = ""
+    cause: Failure | None = None
+    ending: Failed | Stopped | None = None
+    commits: int = 0
+    iteration: int | None = None
+
+
+def lives(root: Path) -> Iterator[Life]:
+    """Newest first, each read when it is asked for. Never raises for what is damaged."""
+    without = _without_attempt(root)
+    for number in reversed([0, *attempt_numbers(root)]):
+        yield from without.pop(number, ())
+        if number and has_started(root, number):
+            yield _life(root, number)
+
+
+def cause_of(failures: list[Failure]) -> Failure | None:
+    """The one that the others follow from: what a launcher ended with SIGTERM did not begin it."""
+    failures = [one for one in failures if one.how != "stopped"]
+    first = next((one for one in failures if one.signal != "SIGTERM"), next(iter(failures), None))
+    if first is None or first.how != "hang":
+        return first
+    return min((one for one in failures if one.how == "hang"), key=lambda one: one.time_s - one.silent_s)
+
+
+def failed_loads(root: Path) -> dict[PointName, str]:
+    """Points that could not be loaded, and how: in the newest attempts, back to the first that failed otherwise."""
+    found: dict[PointName, str] = {}
+    for number in reversed(attempt_numbers(root)):
+        if has_started(root, number):
+            cause = cause_of(read_failures(failures_path(root, number, "")))
+            if cause is None or cause.loading is None or not _is_of_the_point(cause):
+                break
+            what = f"with {cause.error}: {cause.message[:_SHOWN]}" if cause.error else f"by {cause.signal}"
+            found.setdefault(cause.loading, f"loading it failed in attempt {number} {what}")
+    return found
+
+
+def _is_of_the_point(cause: Failure) -> bool:
+    """Whether the point may be what ended its load, and not somebody from outside, a lack of memory, or an option."""
+    if cause.how == "killed":
+        return cause.signal in _CRASHES
+    return cause.how == "error" and cause.exit_code not in _OPTIONS and cause.error not in _MEMORY
+
+
+def _without_attempt(root: Path) -> dict[int, list[Life]]:
+    """By the newest attempt before them, each list newest first."""
+    found: dict[int, list[tuple[float, Life]]] = {}
+    for path in _folders(root / FAILURES):
+        cause = cause_of(read_failures(path))
+        if cause is not None:
+            life = Life(attempt=0, state="failed", job=cause.job, cause=cause, iteration=cause.iteration)
+            found.setdefault(cause.after, []).append((cause.time_s, life))
+        elif (budget := _new_budget(path)) is not None:
+            found.setdefault(budget.after, []).append((budget.time_s, Life(attempt=0, state="new budget")))
+    return {after: [life for _, life in sorted(of, key=lambda one: -one[0])] for after, of in found.items()}
+
+
+def _folders(path: Path) -> list[Path]:
+    try:
+        return [] if path.is_symlink() else [path / name for name in os.listdir(path)[:MAX_LIVES]]
+    except OSError:
+        return []
+
+
+def _new_budget(folder: Path) -> NewBudget | None:
+    try:
+        return decode(read_bytes(folder / NEW_BUDGET, NewBudget.max_bytes), NewBudget, NEW_BUDGET)
+    except (DamagedError, OSError):
+        return None
+
+
+def _life(root: Path, number: int) -> Life:
+    ends = process_ends(root, number, TRAINED)
+    failures = read_failures(failures_path(root, number, ""))
+    stopped = any(one.how == "stopped" for one in failures)  # by itself, with nothing to lose; what others did follows
+    cause = None if stopped else cause_of(failures)
+    leases = [lease for role in TRAINED if (lease := read_lease(root, number, role)) is not None]
+    reached = [lease.iteration for lease in leases] + [failure.iteration for failure in failures]
+    return Life(
+        attempt=number,
+        state="stopped" if stopped else _state({end.state for end in ends}, cause),
+        job=leases[0].holder.job if leases else cause.job if cause else "",
+        cause=cause,
+        ending=Stopped(reason="SIGTERM", exit_code=STOPPED)
+        if stopped
+        else next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None),
+        commits=max(_commits(root, number, role) for role in TRAINED),
+        iteration=max(reached, default=None),
+    )
+
+
+def _state(states: set[str], cause: Failure | None) -> str:
+    if "running" in states:
+        return "running"
+    if cause is not None and "stopped" not in states:
+        return "failed"
+    return next((state for state in ("failed", "stopped", "killed", "unknown") if state in states), "finished").replace(
+        "unknown", "killed"
+    )
+
+
+def _commits(root: Path, number: int, role: str) -> int:
+    return sum(isinstance(event, Committed) for event in read_events(events_path(root, number, role)).events)

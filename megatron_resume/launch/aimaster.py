@@ -1,0 +1,88 @@
+"""AIMaster of Alibaba PAI-DLC: a process beside the job that restarts it, and takes silence in all logs for a hang.
+
+Flags and their meaning: PAI documentation, "AIMaster: Elastic automatic fault tolerance engine" (2026-05). They stand
+in one string, `Settings.ErrorMonitoringArgs` of CreateJob. `dlc submit pytorchjob`: PAI documentation, "Commands used
+to submit jobs"; a PyTorch job has MASTER_ADDR and MASTER_PORT in the environment of each node.
+"""
+
+import json
+import shlex
+
+from ..policy import VARIABLE, Policy, as_json
+from . import node
+from .job import Job, Rendered, after_grace, by_the_job, coarser
+
+SDK = """\
+from alibabacloud_pai_dlc20201203.models import CreateJobRequest, JobSettings
+
+settings = JobSettings(
+    enable_error_monitoring_in_aimaster=True,
+    error_monitoring_args=ERROR_MONITORING_ARGS,
+    termination_grace_period_seconds=GRACE,
+)
+# Add the rest of the job: job_specs, workspace_id, resource_id, data_sources.
+request = CreateJobRequest(
+    display_name=NAME,
+    job_type="PyTorchJob",
+    user_command=USER_COMMAND,
+    settings=settings,
+)
+"""
+
+
+def error_monitoring_args(policy: Policy) -> str:
+    """The string `Settings.ErrorMonitoringArgs`."""
+    restarts = policy.max_restarts > 0
+    flags = {
+        "--job-execution-mode": "Sync",
+        "--enable-job-restart": str(restarts),
+        "--max-num-of-job-restart": str(policy.max_restarts),
+        "--enable-job-hang-detection": str(restarts),
+        "--job-hang-interval": str(coarser(policy, policy.hang.longest)),
+        "--enable-job-exit-hang-detection": str(restarts),
+        "--job-exit-hang-interval": str(coarser(policy, policy.hang.of("exit"))),
+        "--fault-tolerant-policy": "OnFailure",
+    }
+    return " ".join(f"{flag} {value}" for flag, value in flags.items())
+
+
+def user_command(policy: Policy, job: Job) -> str:
+    """What DLC starts on each node."""
+    policy_of_job = f"export {VARIABLE}={shlex.quote(as_json(policy))}"
+    launch = node.command(job, endpoint="$MASTER_ADDR:$MASTER_PORT", job_id="$MASTER_ADDR")
+    return "\n".join([policy_of_job, 'export MEGATRON_RESUME_LAUNCH_ID="$MASTER_ADDR"', f"exec {launch}"])
+
+
+def render(policy: Policy, job: Job) -> Rendered:
+    """The `dlc` command line that creates the job, and the same settings for OpenAPI and for the SDK."""
+    args, of_node, grace = error_monitoring_args(policy), user_command(policy, job), after_grace(policy)
+    settings = {
+        "EnableErrorMonitoringInAIMaster": True,
+        "ErrorMonitoringArgs": args,
+        "TerminationGracePeriodSeconds": grace,
+    }
+    snippet = SDK
+    filled_in = {"ERROR_MONITORING_ARGS": args, "GRACE": grace, "NAME": job.name, "USER_COMMAND": of_node}
+    for placeholder, value in filled_in.items():
+        snippet = snippet.replace(f"={placeholder},", f"={value!r},")
+    command = (
+        *("dlc", "submit", "pytorchjob", "--name", job.name),
+        *("--workers", str(job.nnodes), "--worker_gpu", str(job.gpus), "--worker_image", node.image(job)),
+        *("--aimaster_enable", "--aimaster_args", args, "--command", of_node),
+    )
+    files = {"settings.json": json.dumps({"Settings": settings}, indent=2) + "\n", "settings.py": snippet}
+    return Rendered(command, {}, files, _warnings(policy))
+
+
+def _warnings(policy: Policy) -> tuple[str, ...]:
+    silence = (
+        "hang: AIMaster takes silence of all logs for a hang; the job writes a line with each step, and none once it "
+        "is stuck"
+    )
+    whole_life = (
+        "max_restarts: AIMaster counts over the whole life of the job and whatever the exit code is; megatron_resume "
+        "counts inside the job, and ends a start at once that has no chance"
+    )
+    grace = "grace_period: stands in the settings for OpenAPI and SDK; no flag of the dlc command line is known for it"
+    others = by_the_job(policy, "refill_after", "no_progress_limit", "retry", "fatal")
+    return (*((silence, whole_life) if policy.max_restarts else ()), grace, *others)

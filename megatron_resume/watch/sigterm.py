@@ -1,0 +1,110 @@
+"""SIGTERM, noticed at once: also while the training thread waits in native code, where Python runs no handler.
+
+The kernel's signal handler, which is Python's, writes into a pipe; a thread of ours reads it.
+"""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+_CHILD_S = 0.3  # how long a forked child looks whether the rank was told to end, too
+_MEGATRON = "megatron.training.dist_signal_handler"
+
+
+class _Shared(ctypes.Structure):
+    """In memory that forked children share."""
+
+    _fields_ = (("asked", ctypes.c_int64), ("leaving", ctypes.c_int64))
+
+
+class Listener:
+    """Takes SIGTERM in this process. Make it in the main thread."""
+
+    def __init__(self, on_request: Callable[[], None]) -> None:
+        """`on_request` is called once, in a thread of its own, when somebody asks this process to end."""
+        self._on_request, self._pid = on_request, os.getpid()
+        self._shared = _Shared.from_buffer(mmap.mmap(-1, ctypes.sizeof(_Shared)))
+        self._exit_code: int | None = None  # with which the main thread is to leave
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._wake()
+        os.register_at_fork(after_in_child=_sleep_on)
+        threading.Thread(target=self._wait, name="megatron_resume SIGTERM", daemon=True).start()
+
+    def _wake(self) -> None:
+        before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        if before != -1:  # that of an event loop; then the handler alone tells
+            signal.set_wakeup_fd(before, warn_on_full_buffer=False)
+
+    def take(self) -> bool:
+        """Have SIGTERM come to us, unless the script handles it itself; again where Megatron took it since."""
+        found = signal.getsignal(signal.SIGTERM)
+        if found == self._handle:
+            return True
+        if found is not signal.SIG_DFL and getattr(found, "__module__", "") != _MEGATRON:
+            return False
+        signal.signal(signal.SIGTERM, self._handle)
+        return True
+
+    @property
+    def was_asked(self) -> bool:
+        return bool(self._shared.asked)
+
+    @property
+    def is_leaving(self) -> bool:
+        return bool(self._shared.leaving)
+
+    def leaves(self) -> None:
+        """From now on children that are told to end do so."""
+        self._shared.leaving = 1
+
+    def have_main_thread_leave(self, exit_code: int) -> None:
+        """Raise SystemExit in the main thread, as soon as that runs Python."""
+        self.leaves()
+        self._exit_code = exit_code
+        main = threading.main_thread().ident
+        if main is not None:
+            signal.pthread_kill(main, signal.SIGTERM)  # ends its sleep, too
+
+    def _wait(self) -> None:
+        while signal.SIGTERM not in os.read(self._reader, 256):
+            pass  # another signal that Python handles
+        self._shared.asked = 1
+        self._on_request()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            self._in_child()
+            return
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._writer, bytes([number]))
+        if self._exit_code is not None:
+            sys.exit(self._exit_code)
+
+    def _in_child(self) -> None:
+        """A launcher tells all processes of the rank at once, and the rank needs its helpers for the last save."""
+        deadline = time.monotonic() + _CHILD_S
+        while not self._shared.leaving and time.monotonic() < deadline:
+            if self._shared.asked:
+                return
+            time.sleep(0.01)
+        die()
+
+
+def _sleep_on() -> None:
+    """In a forked child, whose signals would wake its parent."""
+    signal.set_wakeup_fd(-1)
+
+
+def die() -> None:
+    """End as SIGTERM ends a process that does not handle it. Any thread may call this."""
+    ctypes.CDLL(None).signal(signal.SIGTERM, ctypes.c_void_p(0))  # SIG_DFL; Python's own is for the main thread
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    os.kill(os.getpid(), signal.SIGTERM)

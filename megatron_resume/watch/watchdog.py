@@ -1,0 +1,172 @@
+"""The watchdog: one small process beside each rank, which needs nothing of it but its marks.
+
+It finds a rank that sleeps, holds the interpreter's lock or was stopped; keeps stacks; ends the rank; and records how
+a rank ended, since the rank itself may not be able to.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from datetime import datetime, timezone
+
+import msgspec
+
+from ..errors import STOPPED
+from ..processes import descendants
+from . import kernel
+from .board import Board, board_at
+from .ended import Ended, Place, record, say
+from .peers import Peers
+from .stacks import heads, stacks_of, write_stacks
+from .watched import POLL_S, Watched
+
+HANG = 201  # exit code
+_ERROR = 1  # with which Python ends by an exception
+_GAP_S = 1.0  # a watchdog that was not run for so long: the machine slept, or all of us were stopped
+_STACKS_S = 0.4  # in which ranks that run keep their stacks
+
+
+class Watchdog:
+    """Watches one rank, its parent process, until that has ended."""
+
+    def __init__(self, watched: Watched, board: Board) -> None:
+        self._watched, self._board, self._place = watched, board, Place(watched, board)
+        self._mark_ns, self._paused_ns = board.progress_ns, 0  # last mark, and time since in which nobody was run
+        self._polled_s = self._looked_s = time.monotonic()
+        self._has_kept_stacks = False
+        self._peers = Peers(watched.life, watched.rank, watched.num_ranks)
+        self._events = select.poll()
+        self._events.register(self._peers, select.POLLIN)
+        self._rank = _end_of(watched.pid)
+        if self._rank is not None:
+            self._events.register(self._rank, select.POLLIN)
+
+    def run(self) -> None:
+        """Until the rank has ended, by us or by others, or has become another program."""
+        while not self._ended_within_a_poll():
+            if self._is_another_program():
+                return
+            phase = self._board.phase_name  # before the time: see Board.mark
+            if self._silent_s() > self._watched.timeout(phase):
+                self._hangs()
+                return
+            if self._hears_of_a_hang():
+                self._keep_stacks(self._board.copy())
+        self._has_ended()
+
+    def _ended_within_a_poll(self) -> bool:
+        ready = [descriptor for descriptor, _ in self._events.poll(POLL_S * 1000)]
+        now_s = time.monotonic()
+        if now_s - self._polled_s > _GAP_S:
+            self._paused_ns += int((now_s - self._polled_s) * 1e9)
+        self._polled_s = now_s
+        return self._rank in ready if self._rank is not None else os.getppid() != self._watched.pid
+
+    def _is_another_program(self) -> bool:
+        """Whether the rank replaced itself with `exec`: then nobody marks this board any more."""
+        files = kernel.open_files(self._watched.pid)
+        return bool(files) and self._watched.board not in files  # one that ends has none
+
+    def _silent_s(self) -> float:
+        """Seconds without progress in which there could have been some."""
+        mark = self._board.progress_ns
+        if mark != self._mark_ns:
+            self._mark_ns, self._paused_ns = mark, 0
+        return float(time.monotonic_ns() - mark - self._paused_ns) / 1e9
+
+    def _hears_of_a_hang(self) -> bool:
+        """Whether another rank of this life hangs: at once on this machine, from others by the folder they share."""
+        if self._peers.have_told():
+            return not self._has_kept_stacks
+        if self._has_kept_stacks or self._watched.is_on_one_node:
+            return False
+        now_s = time.monotonic()
+        if now_s - self._looked_s < self._watched.look_s:
+            return False
+        self._looked_s = now_s
+        return self._place.stacks.exists()
+
+    def _hangs(self) -> None:
+        watched, board, at_s, silent_s = self._watched, self._board.copy(), time.monotonic(), self._silent_s()
+        state = kernel.state(watched.pid)
+        said = f"no progress in {board.phase_name} for {silent_s:.1f} s (limit {watched.timeout(board.phase_name):g} s)"
+        said += f"; the process was {state}" if state in kernel.HALTED else ""
+        self._keep_stacks(board)
+        self._peers.tell()
+        record(watched, board, Ended("hang", "hang", said, HANG, None, silent_s, at_s))
+        self._wait_for_other_ranks()
+        say(f"{self._first()}rank {watched.rank} on {watched.host}: {said}. It is ended. Stacks: {self._place.stacks}")
+        for pid in [watched.pid, *descendants(watched.pid)]:
+            if pid != os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _wait_for_other_ranks(self) -> None:
+        """They learn of it and keep their stacks, before the launcher ends them too."""
+        look_s = 0.0 if self._watched.is_on_one_node else 2 * self._watched.look_s
+        deadline = time.monotonic() + look_s + _STACKS_S
+        while time.monotonic() < deadline and len(heads(self._place.stacks)) < self._watched.num_ranks:
+            time.sleep(POLL_S / 5)
+
+    def _first(self) -> str:
+        """Whose last progress lies back the longest: the culprit, where the others only wait for it."""
+        others = sorted(heads(self._place.stacks), key=lambda head: head.partition("last progress ")[2])
+        return f"hang, begun by {others[0]}; " if len(others) > 1 else ""
+
+    def _keep_stacks(self, board: Board) -> None:
+        if self._has_kept_stacks:
+            return
+        self._has_kept_stacks = True
+        watched, folder, state = self._watched, self._place.stacks, kernel.state(self._watched.pid)
+        since = datetime.fromtimestamp(time.time() - self._silent_s(), timezone.utc).isoformat(timespec="milliseconds")
+        head = (
+            f"rank {watched.rank} on {watched.host}, process {watched.pid}: last progress {since}, in "
+            f"{board.phase_name} at iteration {board.iteration}{f', {state}' if state in kernel.HALTED else ''}"
+        )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)  # tells the other ranks, before what follows takes its time
+            write_stacks(folder, watched.rank, head, stacks_of(watched.pid, watched.dump_signal, watched.stacks))
+        except OSError as error:
+            say(f"{error.filename or folder} cannot be written: {error.strerror}. {head}")
+
+    def _has_ended(self) -> None:
+        """By itself, or somebody killed it."""
+        status, board, now_s = kernel.wait_status(self._watched.pid), self._board.copy(), time.monotonic()
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        error, said = board.read("error"), int(board.exit_code)
+        if code == 0 or (code is None and board.phase_name == "exit" and not error and not said):
+            return
+        exit_code = said or (code if code is not None and code > 0 else None) or (_ERROR if error else None)
+        ended = Ended(
+            how="stopped" if exit_code == STOPPED else "error" if exit_code else "killed",
+            error=error,
+            message=board.read("message"),
+            exit_code=exit_code,
+            signal=-code if code is not None and code < 0 and not exit_code else None,
+            silent_s=self._silent_s(),
+            at_s=board.failed_ns / 1e9 if board.failed_ns and exit_code else now_s,
+        )
+        record(self._watched, board, ended)
+
+
+def _end_of(pid: int) -> int | None:
+    """A descriptor that is readable once process `pid` has ended; None where Linux (before 5.3) has no such thing."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
+def main(argument: str) -> None:
+    """What a rank starts: `argument` is its `Watched` as JSON."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends when its rank has
+    watched = msgspec.json.decode(argument, type=Watched)
+    Watchdog(watched, board_at(watched.board)).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

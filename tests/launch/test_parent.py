@@ -1,0 +1,191 @@
+"""`launch` restarts what can go on, ends what cannot with its true code, and leaves nobody behind. Real torchrun."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from megatron_resume.processes import descendants
+
+RANK = Path(__file__).with_name("rank.py")
+MARKER = "TEST_LAUNCH"  # in the environment of all that a launch starts
+
+
+class Launched:
+    """`megatron-resume launch` of two ranks that end as `how` says."""
+
+    def __init__(self, folder: Path, how: str, policy: str = "", options: Sequence[str] = ()) -> None:
+        self.folder, self._token = folder, uuid.uuid4().hex
+        (folder / "policy.yaml").write_text(policy)
+        command = [
+            "launch",
+            *options,
+            "--nproc-per-node",
+            "2",
+            "--policy",
+            str(folder / "policy.yaml"),
+            "--",
+            str(RANK),
+        ]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "megatron_resume", *command, how, str(folder)],
+            env={**os.environ, MARKER: self._token},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and output."""
+        out, _ = self.process.communicate(timeout=300)
+        return self.process.returncode, out
+
+    def until_all_sleep(self) -> None:
+        until(lambda: all((self.folder / f"asleep{rank}").exists() for rank in range(2)))
+
+    @property
+    def ranks_done(self) -> list[str]:
+        return sorted(path.name for path in self.folder.glob("done*"))
+
+    @property
+    def pids(self) -> list[int]:
+        return [int(path.name[3:]) for path in self.folder.glob("pid*")]
+
+    def nobody_lives(self) -> bool:
+        """Of all that was started: agents, ranks, their children, watchdogs."""
+        return not any(self._started(path) for path in Path("/proc").iterdir() if path.name.isdecimal())
+
+    def _started(self, process: Path) -> bool:
+        try:
+            return f"{MARKER}={self._token}".encode() in (process / "environ").read_bytes()
+        except OSError:
+            return False
+
+
+def until(happened: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 300  # of a test that fails
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    made: list[Launched] = []
+
+    def make(how: str, policy: str = "", folder: Path = tmp_path) -> Launched:
+        folder.mkdir(exist_ok=True)
+        made.append(Launched(folder, how, policy))
+        return made[-1]
+
+    yield make
+    end_all(made)
+
+
+def end_all(made: list[Launched]) -> None:
+    for one in made:
+        for pid in [one.process.pid, *descendants(one.process.pid)] if one.process.poll() is None else []:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_after_the_death_of_a_rank_the_job_finishes(launched: Callable[..., Launched]) -> None:
+    job = launched("rank killed")
+    assert job.end()[0] == 0
+    assert job.ranks_done == ["done0", "done1"]
+    assert len(job.pids) == 4
+
+
+def test_after_the_death_of_the_agent_the_job_finishes(launched: Callable[..., Launched]) -> None:
+    job = launched("agent killed")
+    code, out = job.end()
+    assert (code, job.ranks_done) == (0, ["done0", "done1"]), out
+    assert "the launch engine was killed; it is started again" in out
+
+
+def test_what_a_dead_rank_leaves_behind_is_ended_while_the_job_goes_on(launched: Callable[..., Launched]) -> None:
+    job = launched("leaves")
+    code, out = job.end()
+    assert (code, job.ranks_done) == (0, ["done0", "done1"]), out
+    assert job.nobody_lives()
+
+
+def test_a_hang_without_restarts_left_ends_the_job_with_201(launched: Callable[..., Launched]) -> None:
+    job = launched("hang", "{max_restarts: 0, hang: {timeout: 3s}}")
+    code, out = job.end()
+    assert code == 201, out
+    assert "no progress in setup for 3." in out
+    assert len(job.pids) == 2
+    assert job.nobody_lives()
+
+
+@pytest.mark.slow
+def test_the_first_restart_reaches_its_first_step_in_20_of_20(
+    launched: Callable[..., Launched], tmp_path: Path
+) -> None:
+    for number in range(20):
+        job = launched("steps", folder=tmp_path / str(number))
+        code, out = job.end()
+        assert code == 0, out
+        assert {path.name.split(".")[1] for path in job.folder.glob("step0.*")} == {"0", "1"}
+        assert len(list(job.folder.glob("started*.0"))) == 2
+
+
+def test_a_fatal_end_of_a_rank_is_that_of_the_job_and_is_not_repeated(launched: Callable[..., Launched]) -> None:
+    job = launched("fatal", "grace_period: 2s")
+    code, out = job.end()
+    assert code == 78, out
+    assert "rank 1 ended with exit code 78, which no restart mends" in out
+    assert len(job.pids) == 2
+    assert job.nobody_lives()
+
+
+def test_without_restarts_left_the_job_ends_with_the_code_of_its_rank(launched: Callable[..., Launched]) -> None:
+    job = launched("error", "{max_restarts: 1, grace_period: 2s}")
+    code, out = job.end()
+    assert code == 7, out
+    assert len(job.pids) == 4
+    assert job.nobody_lives()
+
+
+def test_stopped_it_stops_all_and_says_so(launched: Callable[..., Launched]) -> None:
+    job = launched("sleep", "grace_period: 2s")
+    job.until_all_sleep()
+    job.process.send_signal(signal.SIGTERM)
+    code, out = job.end()
+    assert code == 128 + signal.SIGTERM, out
+    assert "asked to stop; ranks have 2s to save and end" in out
+    assert job.nobody_lives()
+
+
+@pytest.mark.parametrize("who", ["the parent", "the watcher"])
+def test_killed_itself_it_leaves_nobody_behind(launched: Callable[..., Launched], who: str) -> None:
+    job = launched("sleep")
+    job.until_all_sleep()
+    watcher = descendants(job.process.pid)[0]
+    os.kill(job.process.pid if who == "the parent" else watcher, signal.SIGKILL)
+    until(job.nobody_lives)
+    assert job.end()[0] in (-signal.SIGKILL, 128 + signal.SIGKILL)
+
+
+def test_what_is_no_script_is_refused_before_anything_is_started(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "megatron_resume", "launch", "--", str(tmp_path / "nothing.py")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 78
+    assert "nothing.py is no file; write the training script and its arguments after `--`" in ended.stderr
+
+
+def test_an_engine_that_says_it_saw_no_progress_is_not_started_again() -> None:
+    run = (
+        "import sys; from megatron_resume.launch.job import Rendered; from megatron_resume.launch.parent import launch;"
+        "from megatron_resume.policy import Policy;"
+        "sys.exit(launch(Policy(), Rendered(('sh', '-c', 'echo started; exit 93'), {}, {}, (), gave_up=(93,))))"
+    )
+    ended = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (70, "started\n")
+    assert "given up: the launch engine saw no progress (exit code 93)" in ended.stderr

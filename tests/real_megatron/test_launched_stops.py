@@ -1,0 +1,103 @@
+"""SIGTERM to a real launch of the example: to `launch`, to torchrun's agent, to one rank, to the whole group."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from runs import ASYNC, EPISODES, RARE, SMALL, TAMPERED, Run, assert_identical
+
+from megatron_resume.processes import descendants
+
+pytestmark = pytest.mark.slow
+
+STOPPED = 202
+
+
+class Launched:
+    """`megatron-resume launch` of the example, whose ranks stop and tell when they are where SIGTERM is due."""
+
+    def __init__(self, run: Run, at: str, flags: tuple[str, ...]) -> None:
+        self.at = run.output.parent / "there"
+        self.at.mkdir()
+        command = [sys.executable, "-m", "megatron_resume", "launch", "--nproc-per-node", "2", "--", str(TAMPERED)]
+        arguments = [*run.arguments(), *SMALL, "--num-episodes", str(EPISODES), *run.flags, *flags]
+        self.log = run.output.parent / "launch.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [*command, *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "TAMPER": "tells_where_it_is", "TOLD_AT": at, "THERE": str(self.at)},
+                start_new_session=True,
+            )
+
+    def pid_of(self, who: str) -> int:
+        """Process id, or with a minus that of a group."""
+        if who == "launch":
+            return self.process.pid
+        if who == "the group":
+            return -self.process.pid
+        ranks = [int(path.read_text()) for path in sorted(self.at.glob("rank*"))]
+        return ranks[1] if who == "a rank" else int(Path(f"/proc/{ranks[1]}/stat").read_text().split()[3])
+
+    def tell(self, who: str) -> int:
+        """SIGTERM, once all ranks are there; the exit code of `launch`."""
+        deadline = time.monotonic() + 300  # of a test that fails
+        while len(list(self.at.glob("rank*"))) < 2:
+            assert self.process.poll() is None, self.log.read_text()[-6000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        pid = self.pid_of(who)
+        (os.killpg if pid < 0 else os.kill)(abs(pid), signal.SIGTERM)
+        (self.at / "go_on").touch()
+        return self.process.wait(300)
+
+
+@pytest.fixture
+def launched() -> Iterator[Callable[..., Launched]]:
+    made: list[Launched] = []
+
+    def make(*args: object) -> Launched:
+        made.append(Launched(*args))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        for pid in [one.process.pid, *descendants(one.process.pid)] if one.process.poll() is None else []:
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("who", ["launch", "the agent", "a rank", "the group"])
+@pytest.mark.parametrize("at", ["train", "rollout"])
+def test_launch_ends_with_202_and_the_next_start_goes_on_exactly(
+    new_run: Callable[..., Run],
+    undisturbed: Callable[[str], Run],
+    launched: Callable[..., Launched],
+    at: str,
+    who: str,
+) -> None:
+    run = new_run()
+    run.output.mkdir()
+    flags = RARE if at == "train" else ()
+    job = launched(run, at, flags)
+    code = job.tell(who)
+    assert code == STOPPED, job.log.read_text()[-8000:]
+    run.finish()
+    assert_identical(run, undisturbed("dp2"))
+
+
+def test_workers_of_an_asynchronous_save_outlive_the_signal_that_torchrun_sends_to_all_processes_of_a_rank(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], launched: Callable[..., Launched]
+) -> None:
+    run = new_run("dp2", "--save-episode-interval", "1", *ASYNC)
+    run.output.mkdir()
+    job = launched(run, "last step", ())
+    code = job.tell("launch")
+    assert code == STOPPED, job.log.read_text()[-8000:]
+    run.finish()
+    assert_identical(run, undisturbed("dp2"))

@@ -1,0 +1,92 @@
+"""SIGTERM, to all ranks or to one: what was trained is committed, 202, and the next start goes on exactly."""
+
+from collections.abc import Callable
+
+import pytest
+from runs import ASYNC, RARE, SYNC, TAMPERED, Ended, Run, assert_identical
+
+from megatron_resume.checkpoint.lives import lives
+from megatron_resume.resume.budget import is_free
+
+STOPPED, SIGTERM = 202, -15
+
+
+def told(run: Run, at: str, ranks: str, **env: str) -> Ended:
+    """Start a run in which SIGTERM comes to some ranks."""
+    ended = run.start(script=TAMPERED, env={"TAMPER": "is_told_to_end", "TOLD_AT": at, "TOLD": ranks, **env})
+    assert not ended.timed_out, ended.log[-6000:]
+    return ended
+
+
+def goes_on_exactly(run: Run, undisturbed: Run) -> None:
+    run.finish()
+    assert_identical(run, undisturbed)
+
+
+@pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
+@pytest.mark.parametrize("ranks", ["0,1", "1"])
+def test_told_in_training_it_saves_at_the_end_of_the_episode_and_ends_with_202(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], ranks: str, save: tuple[str, ...]
+) -> None:
+    run = new_run("dp2", *RARE, *save)
+    ended = told(run, "train", ranks)
+    assert ended.code == STOPPED, ended.log[-6000:]
+    assert run.status()["point"] == {"iteration": 2, "attempt": 1}
+    assert run.status()["attempts"][0]["processes"][0]["says"] == "stopped with exit code 202: SIGTERM"
+    assert is_free(next(lives(run.data_checkpoint)))
+    goes_on_exactly(run, undisturbed("dp2"))
+
+
+@pytest.mark.parametrize("ranks", ["0,1", "1"])
+def test_told_in_a_rollout_with_nothing_to_save_it_ends_with_202_and_does_not_wait_for_the_rollout(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], ranks: str
+) -> None:
+    run = new_run()
+    ended = told(run, "rollout", ranks, ROLLOUT_S="3600")
+    assert ended.code == STOPPED, ended.log[-6000:]
+    assert "ends with 202; all that was trained is committed" in ended.log
+    assert is_free(next(lives(run.data_checkpoint)))
+    goes_on_exactly(run, undisturbed("dp2"))
+
+
+def test_told_in_a_rollout_with_something_to_save_it_saves_at_the_end_of_the_episode(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
+) -> None:
+    run = new_run("dp2", *RARE)
+    ended = told(run, "rollout", "0,1")
+    assert ended.code == STOPPED, ended.log[-6000:]
+    assert run.status()["point"] == {"iteration": 4, "attempt": 1}
+    goes_on_exactly(run, undisturbed("dp2"))
+
+
+def test_a_loop_that_never_asks_ends_after_its_own_next_save(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
+) -> None:
+    run = new_run()
+    ended = told(run, "train", "1", NEVER_ASKS="1")
+    assert ended.code == STOPPED, ended.log[-6000:]
+    assert run.status()["point"] == {"iteration": 2, "attempt": 1}
+    goes_on_exactly(run, undisturbed("dp2"))
+
+
+def test_what_cannot_be_saved_in_the_grace_period_ends_by_the_signal_and_the_next_start_says_so(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
+) -> None:
+    run = new_run("dp2", *RARE)
+    grace = {"MEGATRON_RESUME_POLICY": '{"grace_period": "3s"}'}
+    ended = told(run, "rollout", "0,1", ROLLOUT_S="3600", **grace)
+    assert ended.code == SIGTERM, ended.log[-6000:]
+    assert "rank 0 was asked to stop and came to no save in time" in ended.log
+    assert run.status()["attempts"][0]["processes"][0]["says"] == "stopped with exit code 143: SIGTERM"
+    assert not is_free(next(lives(run.data_checkpoint)))
+    goes_on_exactly(run, undisturbed("dp2"))
+
+
+def test_a_rank_whose_launcher_ends_it_because_another_failed_ends_at_once_as_ever(
+    new_run: Callable[..., Run],
+) -> None:
+    run = new_run("dp2", *RARE)
+    ended = run.tampered("sleeps_while_another_fails")
+    assert ended.code == 7, ended.log[-6000:]
+    assert sorted(ended.codes) == [SIGTERM, 7]
+    assert not is_free(next(lives(run.data_checkpoint)))
