@@ -9,6 +9,7 @@ import functools
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 
 from .at_end import at_end
@@ -20,6 +21,7 @@ _outliving: set[BaseProcess] = set()
 def that_outlive_sigterm() -> Iterator[None]:
     """Processes that are started inside the `with` block, and theirs, take no SIGTERM. In the main thread."""
     before = set(multiprocessing.active_children())
+    resource_tracker.ensure_running()  # the first process that is spawned would start it, and it unblocks the signal
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # which a new process inherits
     try:
         yield

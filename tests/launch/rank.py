@@ -64,6 +64,8 @@ if how == "agent killed" and is_first:
 if how in ("fatal", "error"):
     stubborn_child()
     subprocess.Popen(["sleep", "600"], start_new_session=True)
+if how == "stopped" and rank == 1:
+    sys.exit(202)
 if how == "fatal" and rank == 1:
     sys.exit(78)
 if how == "error" and rank == 1:

@@ -163,6 +163,13 @@ def test_stopped_it_stops_all_and_says_so(launched: Callable[..., Launched]) -> 
     assert job.nobody_lives()
 
 
+def test_a_rank_that_left_with_everything_saved_ends_the_job_with_202(launched: Callable[..., Launched]) -> None:
+    job = launched("stopped", "grace_period: 2s")
+    code, out = job.end()
+    assert code == 202, out
+    assert job.nobody_lives()
+
+
 @pytest.mark.parametrize("who", ["the parent", "the watcher"])
 def test_killed_itself_it_leaves_nobody_behind(launched: Callable[..., Launched], who: str) -> None:
     job = launched("sleep")

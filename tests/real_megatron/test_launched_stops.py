@@ -1,6 +1,7 @@
 """SIGTERM to a real launch of the example: to `launch`, to torchrun's agent, to one rank, to the whole group."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,23 +10,26 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from runs import ASYNC, EPISODES, RARE, SMALL, TAMPERED, Run, assert_identical
+from runs import ASYNC, EPISODES, EXAMPLE, RARE, SMALL, TAMPERED, Run, assert_identical
 
 from megatron_resume.processes import descendants
 
 pytestmark = pytest.mark.slow
 
 STOPPED = 202
+ENTRY = EXAMPLE / "entry" / "train_rlhf.py"
 
 
 class Launched:
     """`megatron-resume launch` of the example, whose ranks stop and tell when they are where SIGTERM is due."""
 
-    def __init__(self, run: Run, at: str, flags: tuple[str, ...]) -> None:
+    def __init__(
+        self, run: Run, at: str, flags: tuple[str, ...], script: Path = TAMPERED, episodes: int = EPISODES
+    ) -> None:
         self.at = run.output.parent / "there"
         self.at.mkdir()
-        command = [sys.executable, "-m", "megatron_resume", "launch", "--nproc-per-node", "2", "--", str(TAMPERED)]
-        arguments = [*run.arguments(), *SMALL, "--num-episodes", str(EPISODES), *run.flags, *flags]
+        command = [sys.executable, "-m", "megatron_resume", "launch", "--nproc-per-node", "2", "--", str(script)]
+        arguments = [*run.arguments(), *SMALL, "--num-episodes", str(episodes), *run.flags, *flags]
         self.log = run.output.parent / "launch.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -47,15 +51,19 @@ class Launched:
 
     def tell(self, who: str) -> int:
         """SIGTERM, once all ranks are there; the exit code of `launch`."""
-        deadline = time.monotonic() + 300  # of a test that fails
-        while len(list(self.at.glob("rank*"))) < 2:
-            assert self.process.poll() is None, self.log.read_text()[-6000:]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: len(list(self.at.glob("rank*"))) == 2, self)
         pid = self.pid_of(who)
         (os.killpg if pid < 0 else os.kill)(abs(pid), signal.SIGTERM)
         (self.at / "go_on").touch()
         return self.process.wait(300)
+
+
+def until(happened: Callable[[], object], job: Launched) -> None:
+    deadline = time.monotonic() + 300  # of a test that fails
+    while not happened():
+        assert job.process.poll() is None, job.log.read_text()[-6000:]
+        assert time.monotonic() < deadline, job.log.read_text()[-6000:]
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -92,12 +100,14 @@ def test_launch_ends_with_202_and_the_next_start_goes_on_exactly(
 
 
 def test_workers_of_an_asynchronous_save_outlive_the_signal_that_torchrun_sends_to_all_processes_of_a_rank(
-    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], launched: Callable[..., Launched]
+    new_run: Callable[..., Run], launched: Callable[..., Launched]
 ) -> None:
-    run = new_run("dp2", "--save-episode-interval", "1", *ASYNC)
+    run = new_run("dp2", *ASYNC)
     run.output.mkdir()
-    job = launched(run, "last step", ())
-    code = job.tell("launch")
-    assert code == STOPPED, job.log.read_text()[-8000:]
-    run.finish()
-    assert_identical(run, undisturbed("dp2"))
+    job = launched(run, "", (), ENTRY, 100)
+    until(lambda: list(run.data_checkpoint.glob("*/COMMITTED")), job)
+    job.process.send_signal(signal.SIGTERM)
+    assert job.process.wait(300) == STOPPED, job.log.read_text()[-8000:]
+    stopped_at = run.status()["point"]["iteration"]
+    passed = run.finish(episodes=stopped_at // 2)
+    assert re.search(rf"attempt 2 resumes from iteration {stopped_at} .* 0 iterations to run again", passed.log)

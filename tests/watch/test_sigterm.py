@@ -1,0 +1,105 @@
+"""SIGTERM is noticed whatever the main thread does, by the process that got it, and by nobody else."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+HEAD = """
+import ctypes, multiprocessing, os, signal, sys, threading, time
+from megatron_resume.watch.sigterm import Listener, die
+
+asked = threading.Event()
+
+def listening():
+    listener = Listener(asked.set)
+    assert listener.take()
+    return listener
+
+def told_to_myself_in(seconds):
+    threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+def child():
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
+    process.start()
+    return process
+"""
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", HEAD + program], capture_output=True, text=True, timeout=120)
+
+
+def test_it_is_noticed_while_the_main_thread_waits_in_native_code() -> None:
+    done = run("""
+listening()
+told_to_myself_in(0.2)
+libc = ctypes.CDLL(None)
+while not asked.is_set():
+    libc.sleep(1)  # as a collective that waits for others
+print("noticed")
+""")
+    assert (done.returncode, done.stdout) == (0, "noticed\n"), done.stderr
+
+
+def test_the_main_thread_leaves_from_its_sleep_with_the_code_that_is_asked_for() -> None:
+    done = run("""
+listener = listening()
+threading.Timer(0.2, listener.have_main_thread_leave, (202,)).start()
+try:
+    time.sleep(600)
+finally:
+    print("in order")
+""")
+    assert (done.returncode, done.stdout) == (202, "in order\n"), done.stderr
+
+
+def test_a_handler_of_the_script_is_left_to_it() -> None:
+    done = run("""
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+print(Listener(asked.set).take())
+os.kill(os.getpid(), signal.SIGTERM)
+""")
+    assert (done.returncode, done.stdout) == (5, "False\n"), done.stderr
+
+
+def test_a_child_that_is_told_alone_ends_and_its_parent_takes_no_notice() -> None:
+    done = run("""
+listener = listening()
+process = child()
+process.terminate()
+process.join()
+print(process.exitcode, listener.was_asked, asked.wait(0.5))
+""")
+    assert done.stdout == f"{-signal.SIGTERM} False False\n", done.stderr
+
+
+def test_children_outlive_what_a_launcher_sends_to_all_until_the_rank_leaves() -> None:
+    done = run("""
+listener = listening()
+process = child()
+time.sleep(0.2)  # it has begun
+os.kill(os.getpid(), signal.SIGTERM)
+assert asked.wait(60)
+process.terminate()
+process.join(1)
+print(process.is_alive())
+listener.leaves()
+process.terminate()
+process.join()
+print(process.exitcode)
+""")
+    assert done.stdout == f"True\n{-signal.SIGTERM}\n", done.stderr
+
+
+@pytest.mark.parametrize("thread", ["main", "another"])
+def test_it_can_end_as_if_nobody_had_handled_the_signal(thread: str) -> None:
+    done = run(f"""
+listening()
+if {thread!r} == "main":
+    die()
+threading.Thread(target=die).start()
+time.sleep(600)
+""")
+    assert done.returncode == -signal.SIGTERM, done.stderr
