@@ -32,9 +32,10 @@ def wait_status(pid: int) -> int | None:
     return int(fields[_EXIT_CODE]) if fields and fields[0] in "ZX" else None
 
 
-def open_files(pid: int) -> set[int]:
-    """Its descriptors; none where it is gone, or not ours to look at."""
-    return {int(entry.name) for entry in _entries(Path(f"/proc/{pid}/fd"))}
+def has_open(pid: int, descriptor: int | None = None) -> bool:
+    """Whether this descriptor of process `pid` is open, or any at all."""
+    files = Path(f"/proc/{pid}/fd")
+    return os.path.lexists(files / str(descriptor)) if descriptor is not None else bool(_entries(files))
 
 
 def threads(pid: int) -> list[str]:

@@ -67,8 +67,8 @@ class Watchdog:
 
     def _is_another_program(self) -> bool:
         """Whether the rank replaced itself with `exec`: then nobody marks this board any more."""
-        files = kernel.open_files(self._watched.pid)
-        return bool(files) and self._watched.board not in files  # one that ends has none
+        pid = self._watched.pid
+        return not kernel.has_open(pid, self._watched.board) and kernel.has_open(pid)  # one that ends has none
 
     def _silent_s(self) -> float:
         """Seconds without progress in which there could have been some."""

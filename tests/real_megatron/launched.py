@@ -38,11 +38,15 @@ class Launched:
         policy: str = WATCHFUL,
         hang: str | None = None,
         times: int = 1,
+        at: int = 5,
         rank: int = 1,
         ranks: int = 2,
         episodes: int = 3,
     ) -> None:
-        """`hang` names how rank `rank` ends or hangs in the first lives of the run, `flags` are those of launch."""
+        """`hang` names how rank `rank` ends or hangs in the first lives of the run, before their train step `at`.
+
+        `flags` are those of launch.
+        """
         run.output.mkdir(parents=True, exist_ok=True)
         self.hung, self._token = run.output / "hung", uuid.uuid4().hex
         self.log = run.output / f"launch{len(list(run.output.glob('launch*.log')))}.log"
@@ -52,6 +56,7 @@ class Launched:
             **{name: value for name, value in os.environ.items() if not name.startswith("MEGATRON_RESUME_")},
             **(faults if hang else {}),
             "HANG_RANK": str(rank),
+            "HANG_AT": str(at),
             MARKER: self._token,
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",

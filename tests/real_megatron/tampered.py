@@ -558,9 +558,8 @@ def remounted(mode):
 def hangs():
     """Rank `HANG_RANK` (1) ends or hangs as `HANG` says, in the first `HANG_TIMES` (1) lives.
 
-    The file `HUNG` has a byte for each of them.
-
-    In a life that resumes at the beginning of an episode this is in its third iteration, after its first save.
+    It does so before train step `HANG_AT` of the life: by default that of policy in the third iteration, after the
+    first save. The file `HUNG` has a byte for each of these lives.
     """
     how, hung = os.environ["HANG"], Path(os.environ["HUNG"])
     times = hung.stat().st_size if hung.exists() else 0
@@ -579,13 +578,13 @@ def hangs():
         return
     train_step, calls = training.train_step, []
 
-    def hang_in_the_third(*args, **kwargs):
+    def step_or_hang(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == int(os.environ.get("HANG_AT", "5")):
             hang()
         return train_step(*args, **kwargs)
 
-    training.train_step = hang_in_the_third
+    training.train_step = step_or_hang
 
 
 def for_ever():

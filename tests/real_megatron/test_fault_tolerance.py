@@ -103,10 +103,10 @@ def test_four_failures_at_one_iteration_end_the_job_with_70_and_its_story(
     new_run: Callable[..., Run], launch: Launch
 ) -> None:
     run = new_run()
-    launched = launch(run, hang="error", times=9, policy="{max_restarts: 9, refill_after: {commits: null}}", episodes=2)
+    launched = launch(run, hang="error", times=9, at=3, policy="max_restarts: 9")
     assert launched.end() == 70, launched.said[-6000:]
     assert launched.hung.stat().st_size == 4
-    assert "given up: 4 lives in a row ended at iteration 2 (no_progress_limit is 4)" in launched.said
+    assert "given up: 4 lives in a row ended at iteration 1 (no_progress_limit is 4)" in launched.said
     assert launched.living() == []
 
 

@@ -49,12 +49,12 @@ def _ignores_sigterm(pid: int) -> bool:
 class Rank:
     """One of them."""
 
-    def __init__(self, folder: Path, what: str, number: int, environ: dict[str, str]) -> None:
+    def __init__(self, folder: Path, what: str, number: int, environ: dict[str, str], *, apart: bool = False) -> None:
         self._folder, self.number = folder, number
         self._output = folder / f"output{number}"
         with self._output.open("w") as output:
             self.process = subprocess.Popen(
-                [sys.executable, str(RANK), what, str(folder)],
+                [*(("unshare", "--net") if apart else ()), sys.executable, str(RANK), what, str(folder)],
                 env={**os.environ, **environ, "RANK": str(number)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -111,19 +111,19 @@ class Ranks:
         self.started: list[Rank] = []
         self._life = uuid.uuid4().hex
 
-    def start(self, *whats: str, policy: str = "{}", **environ: str) -> list[Rank]:
-        """One rank for each of `whats`; `policy` is JSON."""
+    def start(self, *whats: str, policy: str = "{}", nodes: bool = False, **environ: str) -> list[Rank]:
+        """One rank for each of `whats`, on a node of its own where they are on `nodes`; `policy` is JSON."""
         told = {
             VARIABLE: policy,
             ENDINGS: str(self.endings_folder),
             "ROOT": str(self.root),
             "WORLD_SIZE": str(len(whats)),
-            "LOCAL_WORLD_SIZE": str(len(whats)),
+            "LOCAL_WORLD_SIZE": "1" if nodes else str(len(whats)),
             "TORCHELASTIC_RUN_ID": self._life,
             "TORCHELASTIC_RESTART_COUNT": "0",
             **environ,
         }
-        found = [Rank(self.folder, what, number, told) for number, what in enumerate(whats)]
+        found = [Rank(self.folder, what, number, told, apart=nodes) for number, what in enumerate(whats)]
         self.started += found
         return found
 

@@ -1,7 +1,9 @@
 """A rank that hangs is found, told of and ended; one that does not is left alone. Real processes, without torch."""
 
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 
 import pytest
@@ -88,6 +90,19 @@ def test_a_culprit_whose_time_is_not_over_is_named_by_the_one_that_waits_for_it(
     assert victim.end() == -signal.SIGKILL
     assert "hang, begun by rank 1 on " in victim.said
     assert f"in rollout at iteration 0{state}; rank 0 on " in victim.said
+    assert culprit.process.poll() is None
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.call(["unshare", "--net", "true"]) != 0,
+    reason="only root may make a network",
+)
+def test_ranks_on_other_nodes_learn_of_a_hang_by_the_folder_that_they_share(ranks: Ranks) -> None:
+    policy = '{"hang": {"timeout": "1s", "rollout": "1h", "setup": "1h"}}'
+    victim, culprit = ranks.start("sleeps_after_the_other", "sleeps_in_rollout", policy=policy, nodes=True)
+    assert victim.end() == -signal.SIGKILL
+    assert "hang, begun by rank 1 on " in victim.said
+    assert len(list(ranks.root.glob("failures/*/stacks/rank_1.txt"))) == 1
     assert culprit.process.poll() is None
 
 
