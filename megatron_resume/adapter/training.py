@@ -3,10 +3,11 @@
 import logging
 from typing import Any
 
+from ..checkpoint.events import Trained
 from ..crash import crash_point
 from ..hooks import AnyFunction
 from ..watch import marks
-from . import decision, loading, ranks, session
+from . import background, decision, life, loading, ranks, session
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -39,7 +40,7 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         result = original(*args, **kwargs)
         current.steps[role] = current.steps.get(role, 0) + 1
         current.iteration += role == decision.roles_here(current.config)[0]
-        marks.has_trained(current.iteration)
+        _has_trained(current)
         patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
         if not current.saves and current.steps[role] >= patience:
             warn_of_no_save()
@@ -63,10 +64,18 @@ def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
         current = session.current()
         if current is not None and increment and not current.is_loading:  # loading a scheduler steps it too
             current.steps_in_episode += 1
-            marks.has_trained(current.iteration)
+            _has_trained(current)
         return original(self, increment)
 
     return step
+
+
+def _has_trained(current: session.Session) -> None:
+    marks.has_trained(current.iteration)
+    if not current.has_trained and current.lease_keeper is not None:  # rank 0
+        current.has_trained = True
+        done = Trained()  # its time is now
+        background.submit(lambda: life.tell(done))
 
 
 def warn_of_no_save() -> None:

@@ -36,6 +36,10 @@ class Committed(_Event, frozen=True, kw_only=True):
     bytes: int | None = None  # of all its models
 
 
+class Trained(_Event, frozen=True, kw_only=True):
+    """The first train step of this life was done: the time from a failure to here is what recovering takes."""
+
+
 class Pruned(_Event, frozen=True, kw_only=True):
     """Retention removed this point."""
 
@@ -64,7 +68,7 @@ class Finished(_Event, frozen=True, kw_only=True):
 
 
 Ending = Failed | Stopped | Finished
-Event = Committed | Pruned | Ending
+Event = Committed | Pruned | Trained | Ending
 
 _line = msgspec.json.Decoder(Event)
 

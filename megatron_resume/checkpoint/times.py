@@ -1,0 +1,87 @@
+"""When things happened in an attempt, as far as its files tell. For people: nothing is decided by it."""
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from ..roles import TRAINED
+from .events import Committed, Ending, Event, Trained, events_path, read_events
+from .leases import Lease, read_lease
+from .records import Start
+
+MAX_S = 253_402_300_799.0  # the last second that a calendar has
+
+
+class Commit(NamedTuple):
+    """A point that became visible, whether or not it is still there."""
+
+    iteration: int
+    time_s: float | None
+    saved_s: float | None  # the end of the save, from where on work was not in it
+
+
+class Times(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds since 1970 by the clocks of the attempt's hosts, to about a second; None where nothing tells.
+
+    Attributes:
+        began_s: the attempt had its number and its point.
+        trained_s: its first train step was done.
+        commits: by iteration, each once.
+        ended_s: its process said that it ends.
+        seen_s: its last sign of life: the last renewal of its lease, or its last event.
+    """
+
+    began_s: float | None = None
+    trained_s: float | None = None
+    commits: tuple[Commit, ...] = ()
+    ended_s: float | None = None
+    seen_s: float | None = None
+
+
+def times(root: Path, number: int, start: Start | None) -> Times:
+    """Of attempt `number`, which began as `start` says, if that can be read. Never raises for what is damaged."""
+    events = [event for role in TRAINED for event in read_events(events_path(root, number, role)).events]
+    leases = [lease for role in TRAINED if (lease := read_lease(root, number, role)) is not None]
+    began_s = seconds(start.created) if start else None
+    renewed = [_renewed_s(began_s, start, lease) for lease in leases] if start and began_s is not None else []
+    told = [time_s for event in events if (time_s := seconds(event.time)) is not None]
+    return Times(
+        began_s=began_s,
+        trained_s=_first(events, Trained),
+        commits=_commits(events),
+        ended_s=max((s for event in events if isinstance(event, Ending) and (s := seconds(event.time))), default=None),
+        seen_s=max([*told, *renewed], default=None),
+    )
+
+
+def seconds(time: str) -> float | None:
+    """Since 1970, of a time in ISO 8601; None for what is none, or lies outside of the calendar."""
+    try:
+        read = datetime.fromisoformat(time)
+        since = (read if read.tzinfo else read.replace(tzinfo=timezone.utc)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return since if 0 <= since <= MAX_S else None
+
+
+def _renewed_s(began_s: float, start: Start, lease: Lease) -> float:
+    """When it was last renewed, by its count: the time of the file is gone when the folder was copied."""
+    lease_time_s = start.config.get("resume_lease_time")
+    every_s = lease_time_s / 3 if isinstance(lease_time_s, int) and 0 < lease_time_s < MAX_S else 0.0
+    return min(MAX_S, began_s + max(0, min(lease.counter, int(MAX_S))) * every_s)
+
+
+def _first(events: list[Event], kind: type[Event]) -> float | None:
+    return min((s for event in events if isinstance(event, kind) and (s := seconds(event.time))), default=None)
+
+
+def _commits(events: list[Event]) -> tuple[Commit, ...]:
+    found: dict[int, Commit] = {}
+    for event in events:
+        if isinstance(event, Committed):
+            time_s = seconds(event.time)
+            saved_s = None if time_s is None else time_s - max(0.0, event.lag_s or 0.0)
+            found.setdefault(event.iteration, Commit(event.iteration, time_s, saved_s))
+    return tuple(found[iteration] for iteration in sorted(found))
