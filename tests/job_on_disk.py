@@ -38,6 +38,7 @@ class JobOnDisk:
         *,
         requested: Request | None = None,
         job: str = "job",
+        created: str = TIME,
     ) -> int:
         """Begin the next attempt."""
         number = take_number(self.root)
@@ -50,8 +51,8 @@ class JobOnDisk:
             requested=requested or Request(),
             launch=self.launch(job),
             versions={},
-            config={"trained_roles": list(self.roles)},
-            created=TIME,
+            config={"trained_roles": list(self.roles), "resume_lease_time": 30},
+            created=created,
         )
         write_start(self.root, start)
         return number

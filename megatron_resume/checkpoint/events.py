@@ -21,7 +21,7 @@ MAX_BYTES = 16 << 20  # some 150,000 commits in one life
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 class _Event(Record, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):

@@ -9,7 +9,7 @@ import msgspec
 from ..roles import TRAINED
 from .events import Committed, Ending, Event, Trained, events_path, read_events
 from .leases import Lease, read_lease
-from .records import Start
+from .records import MAX_NUMBER, Start
 
 MAX_S = 253_402_300_799.0  # the last second that a calendar has
 
@@ -80,7 +80,7 @@ def _first(events: list[Event], kind: type[Event]) -> float | None:
 def _commits(events: list[Event]) -> tuple[Commit, ...]:
     found: dict[int, Commit] = {}
     for event in events:
-        if isinstance(event, Committed):
+        if isinstance(event, Committed) and 0 <= event.iteration < MAX_NUMBER:
             time_s = seconds(event.time)
             saved_s = None if time_s is None else time_s - max(0.0, event.lag_s or 0.0)
             found.setdefault(event.iteration, Commit(event.iteration, time_s, saved_s))

@@ -92,7 +92,7 @@ def cells(chapter: Chapter) -> tuple[str, ...]:
         "" if began is None else f"{datetime.fromtimestamp(began, timezone.utc):%m-%d %H:%M}",
         lasted if chapter.is_end_recorded or not lasted else f"{lasted}+",
         chapter.how,
-        f"{chapter.from_iteration}-{chapter.reached}" if chapter.attempt else "",
+        f"{chapter.from_iteration}-{chapter.came_to}" if chapter.attempt else "",
         lost(chapter),
         recovered(chapter),
     )

@@ -9,13 +9,13 @@ Pure; it decides nothing. A moment of a run belongs to one kind of stretch:
     silent   a rank made no progress any more, until it was found to hang
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from ..checkpoint.layout import PointName
 from ..checkpoint.lives import Life
-from ..checkpoint.records import Start
+from ..checkpoint.records import MAX_NUMBER, Start
 from ..checkpoint.times import MAX_S, Commit, Times
 from .budget import is_free, told
 
@@ -85,6 +85,11 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
     def from_iteration(self) -> int:
         return self.parent.iteration if self.parent else 0
 
+    @property
+    def came_to(self) -> int:
+        """The iteration at which it ended, as far as is known."""
+        return (self.reached if self.attempt else self.kept) or 0
+
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
     """All chapters, oldest first, and what they come to.
@@ -146,6 +151,7 @@ def story(lives: Iterable[Life], starts: Mapping[int, Start], times: Mapping[int
         seconds[stretch.kind] += stretch.length_s
     return msgspec.structs.replace(
         found,
+        chapters=tuple(_in_place(found.chapters)),
         committed=_newest_commit(newest) if newest else 0,
         reached=(newest.reached or 0) if newest else 0,
         lost_iterations=sum(chapter.lost_iterations for chapter in chapters),
@@ -187,14 +193,16 @@ class _Clock:
         return min(recorded) if recorded else known.seen_s
 
     def _trained_s(self, life: Life, began_s: float | None, ended_s: float | None) -> float | None:
-        """As an event tells, or the watchdog of a rank that failed."""
-        found = self.times.get(life.attempt, Times()).trained_s
+        """As an event tells, or the watchdog of a rank that failed; not after what was trained was saved."""
+        known = self.times.get(life.attempt, Times())
+        found = known.trained_s
         cause = life.cause
         if found is None and cause is not None and cause.trained_s > 0:
             found = _in_calendar(cause.time_s - cause.trained_s)
         if found is None or began_s is None or ended_s is None:
             return None
-        return min(max(found, began_s), ended_s)
+        first_saved_s = min((c.saved_s for c in known.commits if c.saved_s is not None), default=ended_s)
+        return max(min(found, first_saved_s, ended_s), began_s)
 
 
 def _in_calendar(time_s: float | None) -> float | None:
@@ -208,7 +216,7 @@ def _branches(ordered: list[Life], starts: Mapping[int, Start]) -> dict[int, int
     left: int | None = None
     while newest in starts and newest not in found:  # a forged loop of parents ends, too
         found[newest] = left
-        parent = starts[newest].parent
+        parent = _parent(starts[newest])
         newest, left = (parent.attempt, parent.iteration) if parent else (0, None)
     return found
 
@@ -218,13 +226,12 @@ def _chapter(
 ) -> Chapter:
     how, says = _how(life), _says(life)
     if not life.attempt:
-        return Chapter(attempt=0, how=how, says=says, ended_s=_in_calendar(life.time_s), reached=life.iteration)
+        return Chapter(attempt=0, how=how, says=says, ended_s=_in_calendar(life.time_s), kept=_went_on_from(after))
     began_s, trained_s, ended_s = clock.of[life.attempt]
     known = clock.times.get(life.attempt, Times())
-    parent = start.parent if start else None
-    reached = max(
-        life.iteration or 0, parent.iteration if parent else 0, *(commit.iteration for commit in known.commits)
-    )
+    parent = _parent(start)
+    known_iterations = [life.iteration or 0, parent.iteration if parent else 0]
+    reached = min(MAX_NUMBER, max([0, *known_iterations, *(commit.iteration for commit in known.commits)]))
     chapter = Chapter(
         attempt=life.attempt,
         how=how,
@@ -249,11 +256,24 @@ def _chapter(
     )
 
 
+def _parent(start: Start | None) -> PointName | None:
+    """With an iteration that can be drawn, whoever wrote it."""
+    if start is None or start.parent is None:
+        return None
+    return start.parent._replace(iteration=max(0, min(start.parent.iteration, MAX_NUMBER)))
+
+
 def _kept(chapter: Chapter, after: Start | None) -> int:
     """The iteration from which training went on, or would."""
-    if after is not None:
-        return after.parent.iteration if after.parent else 0
-    return _newest_commit(chapter)
+    goes_on_from = _went_on_from(after)
+    return _newest_commit(chapter) if goes_on_from is None else goes_on_from
+
+
+def _went_on_from(after: Start | None) -> int | None:
+    if after is None:
+        return None
+    parent = _parent(after)
+    return parent.iteration if parent else 0
 
 
 def _newest_commit(chapter: Chapter) -> int:
@@ -316,6 +336,17 @@ def _says(life: Life) -> str:
     if life.state in ("finished", "running", "new budget"):
         return {"new budget": "restarts are counted anew from here on"}.get(life.state, life.state)
     return told(life)
+
+
+def _in_place(chapters: tuple[Chapter, ...]) -> Iterator[Chapter]:
+    """The same, those without an attempt at the iteration that the ones before left to go on from."""
+    kept = 0
+    for chapter in chapters:
+        if not chapter.attempt:
+            yield msgspec.structs.replace(chapter, kept=kept if chapter.kept is None else chapter.kept)
+        else:
+            kept = chapter.kept or 0
+            yield chapter
 
 
 def _recovered(chapters: list[Chapter]) -> list[Chapter]:
