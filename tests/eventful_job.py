@@ -44,6 +44,10 @@ class EventfulJob(JobOnDisk):
         for at_s, iteration in commits:
             self.says(Committed(time=when(at_s), iteration=iteration, lag_s=lag_s))
 
+    def saves(self, at_s: float, iteration: int) -> None:
+        """A point with all its files."""
+        self.save(self.number, iteration, time=when(at_s))
+
     def finishes(self, at_s: float) -> None:
         self.says(Finished(time=when(at_s)))
 

@@ -113,7 +113,9 @@ class JobOnDisk:
             fingerprints={},
         )
 
-    def save(self, attempt: int, iteration: int, *, parts: tuple[str, ...] | None = None) -> PointName:
+    def save(
+        self, attempt: int, iteration: int, *, parts: tuple[str, ...] | None = None, time: str = TIME
+    ) -> PointName:
         """Save a point; `parts` leaves some out: roles, "data", "commit"."""
         name = PointName(iteration, attempt)
         point = commit.open_point(self.root, name)
@@ -125,7 +127,7 @@ class JobOnDisk:
             self.write_data(name)
         if "commit" in parts:
             commit.commit(point, name, nonce=f"nonce of {attempt}", roles=self.roles)
-            self.tell(attempt, Committed(iteration=iteration, time=TIME))
+            self.tell(attempt, Committed(iteration=iteration, time=time))
         return name
 
     def keep_digests(self, name: PointName) -> None:

@@ -1,6 +1,7 @@
 """The life of a run for people: read from its folder, as plain values, and as text of 80 columns."""
 
 import time
+from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -114,9 +115,8 @@ def recovered(chapter: Chapter) -> str:
 def summary(told: Story) -> list[str]:
     """The whole run in two or three sentences."""
     attempts = len(told.attempts)
-    ends = [f"{count} {how}" for how in (*FAILED, "preempted", "stopped") if (count := told.count(how))]
     found = [
-        f"{attempts} attempt{'s' * (attempts != 1)} in {short(told.wall_s)}: {', '.join(ends) or 'no failure'}; "
+        f"{attempts} attempt{'s' * (attempts != 1)} in {short(told.wall_s)}: {ends(told)}; "
         f"iteration {told.committed} is committed, {told.lost_iterations} iterations were lost"
     ]
     if told.kept_share is not None:
@@ -129,6 +129,15 @@ def summary(told: Story) -> list[str]:
     if any(chapter.recovery and chapter.recovery.until == FIRST_COMMIT for chapter in told.chapters):
         found.append("*: until the first commit, as no train step is recorded")
     return found
+
+
+def ends(told: Story) -> str:
+    """How many attempts ended how, where it was not well."""
+    counts = Counter(chapter.how for chapter in told.attempts)
+    found = [f"{counts[how]:,} {how}" for how in COSTLY if counts[how]]
+    starts = sum(chapter.how in FAILED for chapter in told.chapters if not chapter.attempt)
+    found += [f"{starts:,} failed start{'s' * (starts > 1)} beside them"] if starts else []
+    return ", ".join(found) or "no failure"
 
 
 SHARES = {

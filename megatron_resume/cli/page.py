@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from statistics import median
 
-from megatron_resume.resume.story import COSTLY, FAILED, FIRST_COMMIT, KINDS, Chapter, Story
+from megatron_resume.resume.story import FAILED, FIRST_COMMIT, KINDS, Chapter, Story
 
 from .course import MAX_CHAPTERS
-from .life import SHARES, cells, short
+from .life import SHARES, cells, ends, short
 from .style import STYLE
 from .svg import life_chart, reward_chart, share_bar, text
 from .trace import Trace
@@ -69,9 +69,8 @@ def tiles(told: Story) -> list[tuple[str, str]]:
     found = [(f"{told.committed:,}", "iterations committed")]
     if told.kept_share is not None:
         found.append((f"{told.kept_share:.0%}", f"of {short(told.wall_s)} was training that counts"))
-    ends = ", ".join(f"{count} {how}" for how in COSTLY if (count := told.count(how)))
     attempts = len(told.attempts)
-    found.append((f"{attempts:,}", f"attempt{'s' * (attempts != 1)}: {ends or 'no failure'}"))
+    found.append((f"{attempts:,}", f"attempt{'s' * (attempts != 1)}: {ends(told)}"))
     times = [f"{short(told.seconds[kind])} {what}" for kind, what in _GONE.items() if told.seconds[kind]]
     found.append((f"{told.lost_iterations:,}", ": ".join(["iterations lost", *filter(None, [", ".join(times)])])))
     recoveries = [one.recovery.length_s for one in told.chapters if one.recovery and one.how in FAILED]

@@ -130,9 +130,6 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
         """Of the run's time, what training that counts took; None before there was any."""
         return self.seconds["kept"] / self.wall_s if self.wall_s > 0 else None
 
-    def count(self, *hows: str) -> int:
-        return sum(chapter.how in hows for chapter in self.chapters)
-
 
 def story(lives: Iterable[Life], starts: Mapping[int, Start], times: Mapping[int, Times], now_s: float) -> Story:
     """Tell of `lives`, newest first, whose attempts began as `starts` say; `now_s` is the end of one that runs."""

@@ -21,6 +21,7 @@ from megatron_resume.checkpoint import plain_pickle
 from megatron_resume.checkpoint.chatlearn import ReplicaMeta
 from megatron_resume.checkpoint.endings import process_ends
 from megatron_resume.checkpoint.events import read_events
+from megatron_resume.checkpoint.folder import read_folder
 from megatron_resume.checkpoint.layout import ATTEMPTS, COMMITTED, DATA, START, PointName, parse_point, point_path
 from megatron_resume.checkpoint.leases import Lease, lease_path
 from megatron_resume.checkpoint.nesting import is_deeper
@@ -34,6 +35,8 @@ from megatron_resume.checkpoint.records import (
     decode,
     encode,
 )
+from megatron_resume.cli.life import story_of
+from megatron_resume.cli.page import page
 from megatron_resume.cli.status import examine
 from megatron_resume.errors import ConfigError, DamagedError
 from megatron_resume.resume.choose import Fresh, Resume
@@ -133,6 +136,7 @@ def file_of_a_job(data: bytes) -> None:
 
 
 def _assert_readers_hold(job: JobOnDisk) -> None:
+    _assert_page_holds(job)
     read_events(job.events(1))
     process_ends(job.root, 1, job.roles)
     with suppress(ConfigError):
@@ -145,6 +149,13 @@ def _assert_readers_hold(job: JobOnDisk) -> None:
     text = shown_in_json(msgspec.json.encode(examine(job.root)).decode())
     assert text.isprintable()
     msgspec.json.decode(text)
+
+
+def _assert_page_holds(job: JobOnDisk) -> None:
+    """What `report` draws of it is a page, whatever lies there."""
+    with suppress(ConfigError):
+        written = page(story_of(read_folder(job.root)), name="job", trace=None, missing="", made_s=0.0)
+        assert written.replace("\n", "").isprintable()
 
 
 TARGETS: dict[str, Target] = {
