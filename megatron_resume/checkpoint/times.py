@@ -8,10 +8,11 @@ import msgspec
 
 from ..roles import TRAINED
 from .events import Committed, Ending, Event, Trained, events_path, read_events
-from .leases import Lease, read_lease
+from .leases import lease_path, read_lease
 from .records import MAX_NUMBER, Start
 
 MAX_S = 253_402_300_799.0  # the last second that a calendar has
+SLOW_S, SLOW = 60.0, 0.05  # how much later than by its count a lease may have been renewed
 
 
 class Commit(NamedTuple):
@@ -43,9 +44,8 @@ class Times(msgspec.Struct, frozen=True, kw_only=True):
 def times(root: Path, number: int, start: Start | None) -> Times:
     """Of attempt `number`, which began as `start` says, if that can be read. Never raises for what is damaged."""
     events = [event for role in TRAINED for event in read_events(events_path(root, number, role)).events]
-    leases = [lease for role in TRAINED if (lease := read_lease(root, number, role)) is not None]
     began_s = seconds(start.created) if start else None
-    renewed = [_renewed_s(began_s, start, lease) for lease in leases] if start and began_s is not None else []
+    renewed = [] if start is None or began_s is None else _renewals(root, start, began_s)
     told = [time_s for event in events if (time_s := seconds(event.time)) is not None]
     return Times(
         began_s=began_s,
@@ -66,11 +66,27 @@ def seconds(time: str) -> float | None:
     return since if 0 <= since <= MAX_S else None
 
 
-def _renewed_s(began_s: float, start: Start, lease: Lease) -> float:
-    """When it was last renewed, by its count: the time of the file is gone when the folder was copied."""
+def _renewals(root: Path, start: Start, began_s: float) -> list[float]:
+    """When each lease was renewed last. Its count alone tells it a little too early, since a renewal takes time; the
+    time of the file is better, if it fits: it is gone when the folder was copied."""
     lease_time_s = start.config.get("resume_lease_time")
     every_s = lease_time_s / 3 if isinstance(lease_time_s, int) and 0 < lease_time_s < MAX_S else 0.0
-    return min(MAX_S, began_s + max(0, min(lease.counter, int(MAX_S))) * every_s)
+    found = []
+    for role in TRAINED:
+        lease = read_lease(root, start.attempt, role)
+        if lease is not None:
+            counted_s = max(0, min(lease.counter, int(MAX_S))) * every_s
+            written_s = _written_s(lease_path(root, start.attempt, role))
+            fits = 0 <= written_s - began_s - counted_s <= SLOW_S + SLOW * counted_s
+            found.append(written_s if fits else min(MAX_S, began_s + counted_s))
+    return found
+
+
+def _written_s(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _first(events: list[Event], kind: type[Event]) -> float | None:

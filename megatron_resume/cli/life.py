@@ -5,10 +5,12 @@ from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from megatron_resume.checkpoint.endings import process_ends
 from megatron_resume.checkpoint.folder import Folder
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.checkpoint.times import times
 from megatron_resume.resume.story import COSTLY, FAILED, FIRST_COMMIT, Chapter, Story, story
+from megatron_resume.roles import TRAINED
 from megatron_resume.shown import shown_in_line
 
 from .terminal import table
@@ -25,7 +27,9 @@ def story_of(folder: Folder) -> Story:
     found = list(lives(folder.root))
     attempts = [life.attempt for life in found if life.attempt]
     known = {number: times(folder.root, number, folder.starts.get(number)) for number in attempts}
-    return story(found, folder.starts, known, time.time())
+    newest = process_ends(folder.root, attempts[0], TRAINED) if attempts else []
+    may_run = any(end.state == "unknown" for end in newest)
+    return story(found, folder.starts, known, time.time(), may_run=may_run)
 
 
 def plain(told: Story) -> dict[str, Any]:

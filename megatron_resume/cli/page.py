@@ -50,6 +50,8 @@ def headline(told: Story) -> str:
         return f"Finished at iteration {newest.came_to:,}"
     if newest.how == "running":
         return f"Running, at iteration {newest.came_to:,} or beyond"
+    if newest.how == "unknown":
+        return f"At iteration {newest.came_to:,} when it was last seen"
     if newest.how == "new budget":
         return f"To be started again, from iteration {told.committed:,}"
     how = {"hung": "Ended by a hang", "preempted": "Preempted"}.get(newest.how, newest.how.capitalize())

@@ -26,6 +26,7 @@ MARKS = {
     "stopped": ("s", SOFT),
     "finished": ("o", GOOD),
     "running": (">", GOOD),
+    "unknown": (">", SOFT),
     "new budget": ("P", SOFT),
 }
 MAX_LABELS = 12  # ends that are named

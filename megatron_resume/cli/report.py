@@ -68,7 +68,7 @@ def _target(to: Path, folder: Folder) -> Path:
 def _trace(folder: Folder, trace_file: Path | None) -> tuple[Trace | None, str]:
     """The trace that was named or is where the example leaves it; else why there is none."""
     if trace_file is not None:
-        return read_trace(trace_file), ""
+        return read_trace(Path(os.path.realpath(trace_file))), ""  # the person may name a link
     found = find_trace(folder)
     if found is None:
         return (

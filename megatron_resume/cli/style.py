@@ -38,7 +38,7 @@ svg { display: block; width: 100%; min-width: 760px; height: auto; }
 .end path { fill: none; stroke: currentColor; stroke-width: 1.8; stroke-linecap: round; stroke-linejoin: round; }
 .small { fill: currentColor; }
 .killed, .failed { color: var(--lost); } .hung { color: var(--silent); }
-.preempted, .stopped, .new-budget { color: var(--soft); } .finished, .running { color: var(--good); }
+.preempted, .stopped, .unknown, .new-budget { color: var(--soft); } .finished, .running { color: var(--good); }
 .label, .cost { text-anchor: middle; }
 .label { fill: var(--ink); font-size: 12px; font-weight: 600; } .cost { fill: var(--lost); font-size: 12px; }
 .part.kept { fill: var(--kept); } .part.lost { fill: var(--lost); } .part.silent { fill: var(--silent); }

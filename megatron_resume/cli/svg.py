@@ -4,7 +4,7 @@ import html
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from megatron_resume.resume.story import COSTLY, KINDS, Chapter, Story
+from megatron_resume.resume.story import ALIVE, COSTLY, KINDS, Chapter, Story
 from megatron_resume.shown import shown_in_line
 
 from .axis import Axis, axis, numbers, times
@@ -26,6 +26,7 @@ SIGNS = {
     "stopped": "M-4,-4H4V4H-4Z",
     "finished": "M-5,0L-1,4L5,-4",
     "running": "M-3,-5L5,0L-3,5Z",
+    "unknown": "M-3,-5L5,0L-3,5Z",
     "new budget": "M0,-5V5M-5,0H5",
 }
 
@@ -113,7 +114,7 @@ def _ends(chapters: tuple[Chapter, ...], x: Axis, y: Axis) -> Iterator[str]:
         yield f'<g class="end {chapter.how.replace(" ", "-")}" {place}>{_title(_about(chapter))}'
         yield f'<circle r="8"/><path d="{SIGNS[chapter.how]}"/></g>'
         is_free = at[0] - named[0] > LABEL_WIDTH or abs(at[1] - named[1]) > LABEL_HEIGHT
-        if is_free and (chapter.how in COSTLY or chapter.how == "running"):
+        if is_free and chapter.how in (*COSTLY, *ALIVE):
             named = at
             yield _name(chapter, min(max(at[0], LEFT + 30), RIGHT - 24), at[1])
 

@@ -22,6 +22,7 @@ from .budget import is_free, told
 KINDS = ("kept", "lost", "silent", "setup", "down")
 FAILED = ("failed", "killed", "hung")
 FIRST_STEP, FIRST_COMMIT = "first train step", "first commit"
+ALIVE = ("running", "unknown")  # with nothing lost so far
 COSTLY = (*FAILED, "preempted", "stopped")  # ends after which work may be missing
 
 
@@ -50,7 +51,8 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         attempt: 0 for one that ended before its attempt had begun.
-        how: "finished", "running", "preempted", "stopped", "failed", "hung", "killed", or "new budget".
+        how: "finished", "running", "preempted", "stopped", "failed", "hung", "killed", "new budget"; "unknown" where it
+            runs on another machine, or was killed.
         says: how it ended, in one sentence.
         began_s, trained_s, ended_s: since 1970; None where nothing tells.
         is_end_recorded: else `ended_s` is the last sign of life.
@@ -131,9 +133,23 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
         return self.seconds["kept"] / self.wall_s if self.wall_s > 0 else None
 
 
-def story(lives: Iterable[Life], starts: Mapping[int, Start], times: Mapping[int, Times], now_s: float) -> Story:
-    """Tell of `lives`, newest first, whose attempts began as `starts` say; `now_s` is the end of one that runs."""
+def story(
+    lives: Iterable[Life],
+    starts: Mapping[int, Start],
+    times: Mapping[int, Times],
+    now_s: float,
+    *,
+    may_run: bool = False,
+) -> Story:
+    """Tell of `lives`, newest first, whose attempts began as `starts` say.
+
+    Args:
+        now_s: the end of one that runs.
+        may_run: nobody can tell from here whether the newest attempt does.
+    """
     ordered = list(lives)[::-1]
+    if may_run and ordered and ordered[-1].state == "killed" and ordered[-1].cause is None:
+        ordered[-1] = msgspec.structs.replace(ordered[-1], state="unknown")
     clock = _Clock(ordered, times, now_s)
     branches = _branches(ordered, starts)
     chapters: list[Chapter] = []
@@ -242,7 +258,7 @@ def _chapter(
         commits=known.commits,
     )
     kept = _kept(chapter, after)
-    lost = 0 if how in ("finished", "running") and after is None else max(0, reached - kept)
+    lost = 0 if how in ("finished", *ALIVE) and after is None else max(0, reached - kept)
     return msgspec.structs.replace(
         chapter,
         kept=kept,
@@ -316,7 +332,7 @@ def _kept_to_s(chapter: Chapter, branches: Mapping[int, int | None], all_s: floa
         return 0.0
     left = branches[chapter.attempt]
     if left is None:
-        whole = chapter.how in ("finished", "running", "preempted")
+        whole = chapter.how in ("finished", "preempted", *ALIVE)
         return all_s if whole else _saved_s(chapter, _newest_commit(chapter))
     return all_s if left >= (chapter.reached or 0) else _saved_s(chapter, left)
 
@@ -330,9 +346,13 @@ def _how(life: Life) -> str:
 
 
 def _says(life: Life) -> str:
-    if life.state in ("finished", "running", "new budget"):
-        return {"new budget": "restarts are counted anew from here on"}.get(life.state, life.state)
-    return told(life)
+    plain = {
+        "finished": "finished",
+        "running": "running",
+        "unknown": "no end is recorded: it runs on another machine, or was killed",
+        "new budget": "restarts are counted anew from here on",
+    }
+    return plain.get(life.state) or told(life)
 
 
 def _in_place(chapters: tuple[Chapter, ...]) -> Iterator[Chapter]:

@@ -1,5 +1,6 @@
 """The story of a run, told from folders as jobs leave them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from megatron_resume.checkpoint.folder import read_folder
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.checkpoint.times import Times, seconds, times
+from megatron_resume.cli.life import story_of
 from megatron_resume.resume.story import FIRST_COMMIT, FIRST_STEP, Chapter, Recovery, Story, story
 
 NOW_S = BEGIN + 10_000
@@ -169,6 +171,27 @@ def test_a_node_that_is_gone_was_there_until_its_lease_was_last_renewed(eventful
     lost = told(eventful).chapters[0]
     assert (lost.how, lost.ended_s, lost.is_end_recorded) == ("killed", BEGIN + 300, False)
     assert (lost.lost_iterations, lost.lost_s) == (4, 200)
+
+
+def test_an_attempt_of_another_machine_may_still_run(eventful: EventfulJob) -> None:
+    eventful.begins(0)
+    eventful.commits((100, 10))
+    eventful.is_lost_with_its_node(renewals=30, iteration=14)
+    newest = story_of(eventful.folder()).chapters[0]
+    assert (newest.how, newest.reached, newest.lost_iterations, newest.recovery) == ("unknown", 14, 0, None)
+    assert kinds(newest) == [("kept", 300)]
+    eventful.begins(900, (10, 1))
+    eventful.trains(1_000)
+    assert [one.how for one in story_of(eventful.folder()).chapters] == ["killed", "unknown"]
+
+
+def test_the_time_of_a_lease_is_taken_where_it_fits_its_count(eventful: EventfulJob) -> None:
+    eventful.begins(0)
+    eventful.is_lost_with_its_node(renewals=600, iteration=14)
+    lease = eventful.root / "attempts" / "0001" / "policy.lease"
+    for written_s, seen_s in ((6_200, 6_200), (5_900, 6_000), (7_000, 6_000)):
+        os.utime(lease, (BEGIN + written_s, BEGIN + written_s))
+        assert told(eventful).chapters[0].ended_s == BEGIN + seen_s
 
 
 def test_clocks_that_disagree_never_make_a_time_negative(eventful: EventfulJob) -> None:
