@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 from megatron_resume.resume.story import Chapter, Story
 
-MAX_CHAPTERS = 1_000  # newest, that are drawn
 MAX_PLACES = 6_000  # of all commits, that are drawn
 
 
@@ -21,8 +20,8 @@ class Leg(NamedTuple):
 
 
 def drawn(told: Story) -> tuple[Chapter, ...]:
-    """The chapters that have a place in time, the newest if they are very many."""
-    return tuple(one for one in told.chapters[-MAX_CHAPTERS:] if one.ended_s is not None)
+    """The chapters that have a place in time."""
+    return tuple(one for one in told.chapters if one.ended_s is not None)
 
 
 def course(chapters: tuple[Chapter, ...]) -> list[Leg]:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from datetime import datetime, timezone
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from megatron_resume.checkpoint.endings import process_ends
@@ -19,12 +20,13 @@ from .values import point_of
 if TYPE_CHECKING:
     from rich.console import Console
 
+MAX_CHAPTERS = 1_000  # the newest
 SHOWN_CHAPTERS = 5  # the newest; --json and `report` have more
 
 
 def story_of(folder: Folder) -> Story:
     """The story that the files of `folder` tell now. Never raises for what is damaged, and waits for nothing."""
-    found = list(lives(folder.root))
+    found = list(islice(lives(folder.root), MAX_CHAPTERS))  # of each the records of all ranks are read
     attempts = [life.attempt for life in found if life.attempt]
     known = {number: times(folder.root, number, folder.starts.get(number)) for number in attempts}
     newest = process_ends(folder.root, attempts[0], TRAINED) if attempts else []

@@ -6,8 +6,7 @@ from statistics import median
 
 from megatron_resume.resume.story import FAILED, FIRST_COMMIT, KINDS, Chapter, Story
 
-from .course import MAX_CHAPTERS
-from .life import SHARES, cells, ends, short
+from .life import MAX_CHAPTERS, SHARES, cells, ends, short
 from .style import STYLE
 from .svg import life_chart, reward_chart, share_bar, text
 from .trace import Trace
@@ -89,8 +88,8 @@ def _chart(told: Story) -> Iterator[str]:
     chart = life_chart(told)
     if not chart:
         return
-    older = len(told.chapters) - MAX_CHAPTERS
-    note = f'<p class="note">The newest {MAX_CHAPTERS:,} of {len(told.chapters):,} lives.</p>' if older > 0 else ""
+    is_cut = len(told.chapters) >= MAX_CHAPTERS
+    note = f'<p class="note">No more than the newest {MAX_CHAPTERS:,} lives are told.</p>' if is_cut else ""
     yield f'<section><h2>Iterations over time</h2>{note}<div class="scroll">{chart}</div></section>'
     yield f'<section class="bar"><h2>Where the time went</h2>{share_bar(told)}{_legend(told)}</section>'
 
