@@ -31,6 +31,7 @@ setup(
     extras_require={
         "megatron": MEGATRON,
         "gpu": ["transformer-engine[pytorch]"],
+        "report": ["matplotlib>=3.8"],
         "dev": [
             "hypothesis",
             "matplotlib",

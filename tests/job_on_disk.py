@@ -61,6 +61,7 @@ class JobOnDisk:
         *,
         requested: Request | None = None,
         job: str = "job",
+        created: str = TIME,
     ) -> int:
         """Begin the next attempt."""
         number = take_number(self.root)
@@ -73,8 +74,8 @@ class JobOnDisk:
             requested=requested or Request(),
             launch=self.launch(job),
             versions={},
-            config={"trained_roles": list(self.roles)},
-            created=TIME,
+            config={"trained_roles": list(self.roles), "resume_lease_time": 30},
+            created=created,
         )
         write_start(self.root, start)
         return number
@@ -135,7 +136,9 @@ class JobOnDisk:
             fingerprints={},
         )
 
-    def save(self, attempt: int, iteration: int, *, parts: tuple[str, ...] | None = None) -> PointName:
+    def save(
+        self, attempt: int, iteration: int, *, parts: tuple[str, ...] | None = None, time: str = TIME
+    ) -> PointName:
         """Save a point; `parts` leaves some out: roles, "data", "commit"."""
         name = PointName(iteration, attempt)
         point = commit.open_point(self.root, name)
@@ -147,7 +150,7 @@ class JobOnDisk:
             self.write_data(name)
         if "commit" in parts:
             commit.commit(point, name, nonce=f"nonce of {attempt}", roles=self.roles)
-            self.tell(attempt, Committed(iteration=iteration, time=TIME))
+            self.tell(attempt, Committed(iteration=iteration, time=time))
         return name
 
     def keep_digests(self, name: PointName) -> None:

@@ -16,6 +16,8 @@ from demo_steps.runs import DemoFailed, Start, train
 from demo_steps.table import show
 from rich.console import Console
 
+from megatron_resume.cli import main as megatron_resume
+
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = "made_by_megatron_resume_demo"
 NUM_EPISODES = 12
@@ -106,6 +108,7 @@ def _conclude(output: Path, starts: list[Start], started: float, console: Consol
     result["seconds"] = round(time.monotonic() - started, 1)
     (output / "result.json").write_text(json.dumps(result, indent=2) + "\n")
     show(result, output, console)
+    megatron_resume(["report", str(output / "data_checkpoint"), "--to", str(output / "report.html")])
     return 0 if result["identical"] else 1
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from ..checkpoint.events import Committed, Ending, Event, Failed, Finished, Pruned, Stopped, append
+from ..checkpoint.events import Committed, Ending, Event, Failed, Finished, Pruned, Stopped, Trained, append
 from ..errors import RejoinError, ResumeError
 from .at_end import at_end
 
@@ -38,7 +38,7 @@ class Life:
         """Whether this is not a forked child, which inherits all of this."""
         return os.getpid() == self._pid
 
-    def tell(self, event: Committed | Pruned) -> None:
+    def tell(self, event: Committed | Pruned | Trained) -> None:
         self._append(event)
 
     def ends(self, ending: Ending) -> None:
@@ -84,7 +84,7 @@ def begin(path: Path) -> None:
     _life = Life(path)
 
 
-def tell(event: Committed | Pruned) -> None:
+def tell(event: Committed | Pruned | Trained) -> None:
     """Record what happened, where this process has begun an attempt."""
     if _life is not None:
         _life.tell(event)

@@ -71,6 +71,7 @@ class Session(msgspec.Struct):
     steps_in_episode: int = 0  # steps of schedulers since the last `advance`
     is_in_train_step: bool = False  # Megatron's
     is_loading: bool = False  # inside Megatron's load_checkpoint
+    has_trained: bool = False  # on rank 0: the first step is done, and told
     save_folders: dict[str, str] = {}  # trained roles held here -> resolved --save
     fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name
     last_in_folder: dict[str, int] = {}  # trained role -> last iteration in its save folder before the first save

@@ -3,10 +3,11 @@
 import logging
 from typing import Any
 
+from ..checkpoint.events import Trained
 from ..crash import crash_point
 from ..hooks import AnyFunction
 from ..watch import marks
-from . import decision, loading, progress_lines, ranks, session, stopping
+from . import background, decision, life, loading, progress_lines, ranks, session, stopping
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -46,7 +47,7 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         current.steps[role] = current.steps.get(role, 0) + 1
         current.trained += 1
         current.iteration += role == decision.roles_here(current.config)[0]
-        marks.has_trained(current.iteration)
+        _has_trained(current)
         progress_lines.tell(current)
         patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
         if not current.saves and current.steps[role] >= patience:
@@ -72,12 +73,20 @@ def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
         if current is not None and increment and not current.is_loading:  # loading a scheduler steps it too
             current.steps_in_episode += 1
             current.trained += 1
-            marks.has_trained(current.iteration)
+            _has_trained(current)
             if not current.is_in_train_step:
                 progress_lines.tell(current)
         return original(self, increment)
 
     return step
+
+
+def _has_trained(current: session.Session) -> None:
+    marks.has_trained(current.iteration)
+    if not current.has_trained and current.lease_keeper is not None:  # rank 0
+        current.has_trained = True
+        done = Trained()  # its time is now
+        background.submit(lambda: life.tell(done))
 
 
 def warn_of_no_save() -> None:

@@ -21,7 +21,7 @@ MAX_BYTES = 16 << 20  # some 150,000 commits in one life
 
 
 def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 class _Event(Record, frozen=True, kw_only=True, tag_field="kind", tag=str.lower):
@@ -34,6 +34,10 @@ class Committed(_Event, frozen=True, kw_only=True):
     iteration: int
     lag_s: float | None = None  # seconds since Megatron had finished the save that completed it
     bytes: int | None = None  # of all its models
+
+
+class Trained(_Event, frozen=True, kw_only=True):
+    """The first train step of this life was done: the time from a failure to here is what recovering takes."""
 
 
 class Pruned(_Event, frozen=True, kw_only=True):
@@ -64,7 +68,7 @@ class Finished(_Event, frozen=True, kw_only=True):
 
 
 Ending = Failed | Stopped | Finished
-Event = Committed | Pruned | Ending
+Event = Committed | Pruned | Trained | Ending
 
 _line = msgspec.json.Decoder(Event)
 

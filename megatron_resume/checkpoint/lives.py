@@ -43,6 +43,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
         ending: what the process that began the attempt said of its own end.
         commits: resume points that it committed.
         iteration: what training had come to; None where nothing tells.
+        time_s: since 1970, of the end, where a rank recorded it.
     """
 
     attempt: int
@@ -52,6 +53,7 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     ending: Failed | Stopped | None = None
     commits: int = 0
     iteration: int | None = None
+    time_s: float | None = None
 
 
 def lives(root: Path) -> Iterator[Life]:
@@ -98,11 +100,22 @@ def _without_attempt(root: Path) -> dict[int, list[Life]]:
     for path in _folders(root / FAILURES):
         cause = cause_of(read_failures(path))
         if cause is not None:
-            life = Life(attempt=0, state="failed", job=cause.job, cause=cause, iteration=cause.iteration)
+            life = Life(
+                attempt=0,
+                state="failed",
+                job=cause.job,
+                cause=cause,
+                iteration=cause.iteration,
+                time_s=cause.time_s,
+            )
             found.setdefault(cause.after, []).append((cause.time_s, life))
         elif (budget := _new_budget(path)) is not None:
-            found.setdefault(budget.after, []).append((budget.time_s, Life(attempt=0, state="new budget")))
+            found.setdefault(budget.after, []).append((budget.time_s, _anew(budget)))
     return {after: [life for _, life in sorted(of, key=lambda one: -one[0])] for after, of in found.items()}
+
+
+def _anew(budget: NewBudget) -> Life:
+    return Life(attempt=0, state="new budget", time_s=budget.time_s)
 
 
 def _folders(path: Path) -> list[Path]:
@@ -136,6 +149,7 @@ def _life(root: Path, number: int) -> Life:
         else next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None),
         commits=max(_commits(root, number, role) for role in TRAINED),
         iteration=max(reached, default=None),
+        time_s=min((one.time_s for one in failures), default=None),
     )
 
 

@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="print JSON instead of tables")
     status.set_defaults(call=_status)
 
+    _add_report(commands)
     _add_explain(commands)
     _add_verify(commands)
     _add_prune(commands)
@@ -47,6 +48,23 @@ def _named(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("is empty; name a folder")
     return Path(text)
+
+
+def _named_file(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a file")
+    return Path(text)
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = "write the life of the run as an HTML page and a PNG: attempts, failures, what they cost, rewards"
+    report = commands.add_parser("report", help=text, description=text)
+    report.add_argument("directory", type=_named, metavar="DIR", help="the data checkpoint folder of the job")
+    text = "where to; the PNG lies beside it (default: megatron_resume_report.html in the working folder)"
+    report.add_argument("--to", type=_named_file, metavar="FILE.html", help=text)
+    text = "JSON lines with iteration, attempt and reward; looked for where the example writes its trace.jsonl"
+    report.add_argument("--trace", type=_named_file, metavar="FILE", help=text)
+    report.set_defaults(call=_report)
 
 
 def _add_explain(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -157,6 +175,13 @@ def _status(args: argparse.Namespace) -> int:
     from .status import status
 
     status(args.directory, json=args.json)
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from .report import report
+
+    report(args.directory, to=args.to, trace_file=args.trace)
     return 0
 
 

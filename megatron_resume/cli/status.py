@@ -14,8 +14,10 @@ from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import PointName, model_folder
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.resume.choose import Outcome, Resume, choose, head, live_line
+from megatron_resume.resume.story import Story
 from megatron_resume.shown import shown_in_line
 
+from .life import plain, print_story, story_of
 from .terminal import SHOWN, console, print_damage, table
 from .values import as_json, outcome_of, point_of, roles_of, root_of, sentence, text_of, trained_roles
 
@@ -31,17 +33,23 @@ def status(directory: Path, *, json: bool) -> None:
     Raises:
         ConfigError: `directory` does not exist or cannot be read.
     """
-    report = examine(directory)
+    folder = read_folder(root_of(directory))
+    told = story_of(folder)
+    report = _report(folder, told)
     if json:
         print(as_json(report))
     else:
-        _print(report)
+        _print(report, told)
 
 
 def examine(directory: Path) -> dict[str, Any]:
-    """The report as plain values, the same that `--json` prints."""
-    root = root_of(directory)
-    folder = read_folder(root)
+    """The report as plain values, the same that `--json` prints. Raises ConfigError as `status` does."""
+    folder = read_folder(root_of(directory))
+    return _report(folder, story_of(folder))
+
+
+def _report(folder: Folder, told: Story) -> dict[str, Any]:
+    root = folder.root
     roles = trained_roles(folder)
     outcome = choose(folder, Request(), launch_key(os.environ), lambda name: read_point(root, name, roles))
     return {
@@ -52,6 +60,7 @@ def examine(directory: Path) -> dict[str, Any]:
         "points": _points(folder, outcome),
         "attempts": _attempts(folder),
         "damaged_attempts": list(folder.damaged_starts.values()),
+        "story": plain(told),
     }
 
 
@@ -129,7 +138,7 @@ def _points(folder: Folder, outcome: Outcome) -> list[dict[str, Any]]:
     return [{**point_of(name), "state": state(name), "reason": reasons.get(name)} for name in names]
 
 
-def _print(report: dict[str, Any]) -> None:
+def _print(report: dict[str, Any], told: Story) -> None:
     out = console()
     points = table("iteration", "attempt", "state", title="resume points")
     _fill_points(points, report["points"])
@@ -139,6 +148,7 @@ def _print(report: dict[str, Any]) -> None:
     for attempt in report["attempts"][-SHOWN_ATTEMPTS:]:
         for line in _lines(attempt):
             out.print(shown_in_line(line))
+    print_story(out, told)
     print_damage(out, report)
     out.print(f"A start here: {shown_in_line(sentence(report))}", style="bold")
 

@@ -23,6 +23,8 @@ from megatron_resume.checkpoint import plain_pickle
 from megatron_resume.checkpoint.chatlearn import ReplicaMeta
 from megatron_resume.checkpoint.endings import process_ends
 from megatron_resume.checkpoint.events import read_events
+from megatron_resume.checkpoint.failures import Failure, failures_path
+from megatron_resume.checkpoint.folder import read_folder
 from megatron_resume.checkpoint.layout import ATTEMPTS, COMMITTED, DATA, START, PointName, parse_point, point_path
 from megatron_resume.checkpoint.leases import Lease, lease_path
 from megatron_resume.checkpoint.nesting import is_deeper
@@ -36,6 +38,8 @@ from megatron_resume.checkpoint.records import (
     decode,
     encode,
 )
+from megatron_resume.cli.life import story_of
+from megatron_resume.cli.page import page
 from megatron_resume.cli.status import examine
 from megatron_resume.data import EpisodeSampler, JsonlPrompts
 from megatron_resume.data.line_index import BadIndex, Source, build_index, open_index
@@ -132,12 +136,20 @@ def file_of_a_job(data: bytes) -> None:
         (job.root / ATTEMPTS / "0001" / START).write_bytes,
         lease_path(job.root, 1, "policy").write_bytes,
         job.events(1).write_bytes,
+        lambda content: _write_failure(job, content),
     )
     places[data[0] % len(places) if data else 0](data[1:])
     _assert_readers_hold(job)
 
 
+def _write_failure(job: JobOnDisk, content: bytes) -> None:
+    folder = failures_path(job.root, 1, "")
+    folder.mkdir()
+    (folder / "rank_0.json").write_bytes(content)
+
+
 def _assert_readers_hold(job: JobOnDisk) -> None:
+    _assert_page_holds(job)
     read_events(job.events(1))
     process_ends(job.root, 1, job.roles)
     with suppress(ConfigError):
@@ -204,10 +216,44 @@ def _stage_of_prompts() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="fuzz")
 
 
+def _assert_page_holds(job: JobOnDisk) -> None:
+    """What `report` draws of it is a page, whatever lies there."""
+    with suppress(ConfigError):
+        written = page(story_of(read_folder(job.root)), name="job", trace=None, missing="", made_s=0.0)
+        assert written.replace("\n", "").isprintable()
+
+
 TARGETS: dict[str, Target] = {
     target.__name__: target
     for target in (record, pickled, tracked, safetensors, name, file_of_a_job, sampler, index, prompts)
 }
+
+
+def _failure() -> bytes:
+    return encode(
+        Failure(
+            rank=0,
+            host="node0",
+            pid=1,
+            job="job",
+            attempt=1,
+            after=1,
+            how="hang",
+            error="hang",
+            message="no progress",
+            exit_code=201,
+            signal=None,
+            fatal=False,
+            phase="train",
+            iteration=7,
+            silent_s=60.0,
+            trained_s=90.5,
+            loading=None,
+            versions={"torch": "2.13"},
+            kernel=None,
+            time_s=1767225900.25,
+        )
+    )
 
 
 def seeds() -> dict[str, list[bytes]]:
@@ -243,6 +289,8 @@ def seeds() -> dict[str, list[bytes]]:
         "name": [b"iter_0000004.a0001"],
         "file_of_a_job": [
             bytes([at]) + data
-            for at, data in enumerate([records[3], records[1], records[2], start, lease, job.events(1).read_bytes()])
+            for at, data in enumerate(
+                [records[3], records[1], records[2], start, lease, job.events(1).read_bytes(), _failure()]
+            )
         ],
     }

@@ -608,7 +608,7 @@ def parent(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def ranks():
+def pids_of_ranks():
     """All on this node, this one last."""
     agent = os.getppid()
     found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
@@ -622,7 +622,7 @@ HANGS = {
     "lock": hold_the_interpreter,
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "kill": lambda: kill(os.getpid()),
-    "all": lambda: kill(*ranks()),
+    "all": lambda: kill(*pids_of_ranks()),
     "agent": lambda: kill(os.getppid()),
     "launch": lambda: kill(parent(parent(os.getppid()))),
     "error": lambda: sys.exit(1),

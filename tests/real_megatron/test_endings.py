@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from runs import Run, assert_identical
 
-from megatron_resume.checkpoint.events import Committed, events_path, read_events
+from megatron_resume.checkpoint.events import Committed, Trained, events_path, read_events
 
 
 def ends(run: Run) -> list[tuple[int | None, str]]:
@@ -22,6 +22,11 @@ def committed(run: Run, attempt: int) -> list[int]:
     return [event.iteration for event in told.events if isinstance(event, Committed)]
 
 
+def first_steps(run: Run, attempt: int) -> int:
+    told = read_events(events_path(run.data_checkpoint, attempt, "policy"))
+    return sum(isinstance(event, Trained) for event in told.events)
+
+
 def test_a_run_that_fails_is_killed_and_finishes_says_so(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
@@ -37,6 +42,7 @@ def test_a_run_that_fails_is_killed_and_finishes_says_so(
     assert killed[1].startswith("killed: process ") and killed[1].endswith(" is gone, and recorded no ending")
     assert finished == (6, "finished")
     assert [committed(run, attempt) for attempt in (1, 2, 3)] == [[2], [4], [6]]
+    assert [first_steps(run, attempt) for attempt in (1, 2, 3)] == [1, 1, 1]
     assert_identical(run, undisturbed("dp2"))
 
 
@@ -55,6 +61,8 @@ def test_events_that_cannot_be_written_are_a_warning_and_change_nothing(
     run = new_run()
     ended = run.tampered("events_cannot_be_written")
     assert ended.code == 0, ended.log[-4000:]
-    assert ended.log.count("policy.events.jsonl cannot be written: No such device or address") == 4  # 3 commits, 1 end
+    assert (
+        ended.log.count("policy.events.jsonl cannot be written: No such device or address") == 5
+    )  # 1 first step, 3 commits, 1 end
     assert run.status()["point"] == {"iteration": 6, "attempt": 1}
     assert_identical(run, undisturbed("dp2"))
