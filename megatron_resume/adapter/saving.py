@@ -115,6 +115,16 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
     return save_checkpoint
 
 
+def wrap_init_persistent_async_worker(original: AnyFunction) -> AnyFunction:
+    """Megatron starts its worker long before the first save."""
+
+    def init_persistent_async_worker(*args: Any, **kwargs: Any) -> Any:
+        with _for_a_last_save():
+            return original(*args, **kwargs)
+
+    return init_persistent_async_worker
+
+
 def wrap_schedule_async_save(original: AnyFunction) -> AnyFunction:
     def schedule_async_save(async_request: Any, *args: Any, **kwargs: Any) -> Any:
         save = _saves.begun
@@ -176,7 +186,7 @@ def _finalized(save: Save) -> None:
 
 
 def _for_a_last_save() -> AbstractContextManager[None]:
-    return helper_processes.that_outlive_sigterm() if stopping.is_listening() else nullcontext()
+    return helper_processes.that_outlive_sigterm() if marks.is_watched() else nullcontext()
 
 
 def _stop_after(save: Save | None) -> None:

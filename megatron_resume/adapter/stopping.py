@@ -59,10 +59,6 @@ def forget() -> None:
         sys.exit, _exits = _exits, None
 
 
-def is_listening() -> bool:
-    return _listener is not None
-
-
 def _was_asked() -> bool:
     return _listener is not None and _listener.was_asked
 
@@ -172,7 +168,7 @@ def _count_down(session: Session, grace_s: float) -> None:
     while time.monotonic() < deadline:
         if _another_failed(session):
             _die()
-        elif _may_leave(asked_s) and not marks.is_in("checkpoint") and _is_all_committed(session):
+        elif not _listener.is_leaving and _may_leave(asked_s) and _could_leave(session):
             logger.warning(
                 "asked to stop: rank %d ends with %d; all that was trained is committed", ranks.rank(), STOPPED
             )
@@ -191,6 +187,11 @@ def _count_down(session: Session, grace_s: float) -> None:
 def _die() -> None:
     helper_processes.kill_all()
     die()
+
+
+def _could_leave(session: Session) -> bool:
+    """Whether nothing would be lost now, and no copy of a checkpoint be left half written."""
+    return not marks.is_in("checkpoint") and _is_all_committed(session)
 
 
 def _end_now(session: Session, exit_code: int) -> None:

@@ -29,6 +29,13 @@ HOOKS = (
     ),
     Hook(
         "megatron.training.async_utils",
+        "init_persistent_async_worker",
+        (),
+        saving.wrap_init_persistent_async_worker,
+        optional=True,
+    ),
+    Hook(
+        "megatron.training.async_utils",
         "maybe_finalize_async_save",
         ("blocking",),
         saving.wrap_maybe_finalize_async_save,
