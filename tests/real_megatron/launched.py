@@ -15,8 +15,9 @@ ENTRY = EXAMPLE / "entry" / "train_rlhf.py"
 MARKER = "TEST_LAUNCH"  # in the environment of all that a launch starts
 WATCHFUL = """
 hang:
-  timeout: 10s
-  setup: 90s
+  timeout: 15s
+  setup: 2m
+  exit: 1m
 grace_period: 10s
 """
 
