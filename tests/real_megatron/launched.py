@@ -76,7 +76,7 @@ class Launched:
 
     def end(self) -> int:
         """Its exit code."""
-        return self.process.wait(900)
+        return self.process.wait(3600)  # of a test that fails
 
     def finish(self) -> None:
         """It must come to a good end, and leave nobody behind."""
