@@ -15,8 +15,9 @@ ENTRY = EXAMPLE / "entry" / "train_rlhf.py"
 MARKER = "TEST_LAUNCH"  # in the environment of all that a launch starts
 WATCHFUL = """
 hang:
-  timeout: 10s
-  setup: 90s
+  timeout: 15s
+  setup: 2m
+  exit: 1m
 grace_period: 10s
 """
 
@@ -75,7 +76,7 @@ class Launched:
 
     def end(self) -> int:
         """Its exit code."""
-        return self.process.wait(900)
+        return self.process.wait(3600)  # of a test that fails
 
     def finish(self) -> None:
         """It must come to a good end, and leave nobody behind."""

@@ -64,8 +64,8 @@ def test_the_run_ends_as_if_nothing_had_happened(
 @pytest.mark.parametrize(
     ("how", "phase", "policy"),
     [
-        ("start", "setup", "hang: {timeout: 10s, setup: 60s}"),
-        ("exit", "exit", WATCHFUL),
+        ("start", "setup", "hang: {timeout: 15s, setup: 1m, exit: 1m}"),
+        ("exit", "exit", WATCHFUL.replace("exit: 1m", "exit: 30s")),
     ],
 )
 def test_a_hang_before_or_after_the_training_costs_no_work(
