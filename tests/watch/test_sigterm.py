@@ -20,9 +20,16 @@ def listening():
 def told_to_myself_in(seconds):
     threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
+def sleep(begun):
+    begun.set()
+    time.sleep(600)
+
 def child():
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,), daemon=True)
+    fork = multiprocessing.get_context("fork")
+    begun = fork.Event()
+    process = fork.Process(target=sleep, args=(begun,), daemon=True)
     process.start()
+    begun.wait()  # Python forgets a signal that comes before
     return process
 """
 
@@ -79,7 +86,6 @@ def test_children_outlive_what_a_launcher_sends_to_all_until_the_rank_leaves() -
     done = run("""
 listener = listening()
 process = child()
-time.sleep(0.2)  # it has begun
 os.kill(os.getpid(), signal.SIGTERM)
 assert asked.wait(60)
 process.terminate()
