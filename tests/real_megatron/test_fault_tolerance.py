@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from launched import WATCHFUL, Launched, until
-from runs import Run, Server, assert_identical
+from runs import Run, assert_identical
 
 Launch = Callable[..., Launched]
 
@@ -113,11 +113,11 @@ def test_four_failures_at_one_iteration_end_the_job_with_70_and_its_story(
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["kill", "launch"])
 def test_ten_failures_with_progress_between_them_are_survived(
-    server: Server, new_run: Callable[..., Run], launch: Launch, how: str
+    new_run: Callable[..., Run], launch: Launch, how: str
 ) -> None:
     undisturbed, run = new_run("dp2", name="undisturbed"), new_run("dp2")
     undisturbed.num_ranks = run.num_ranks = 1
-    undisturbed.finish(episodes=11)
+    launch(undisturbed, ranks=1, episodes=11).finish()
     codes = [launch(run, hang=how, times=10, rank=0, ranks=1, episodes=11, policy="max_restarts: 3").end()]
     while codes[-1] == -signal.SIGKILL:
         codes.append(launch(run, hang=how, times=10, rank=0, ranks=1, episodes=11, policy="max_restarts: 3").end())
