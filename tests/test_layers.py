@@ -19,7 +19,7 @@ LAYERS = (
     ("crash", "roles", "shown", "sources", "hooks"),
     ("config",),
     ("checkpoint",),
-    ("data", "resume"),
+    ("data", "resume", "patching"),
     ("launch", "watch", "adapter"),
     ("auto", "__init__"),
     ("cli",),
