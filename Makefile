@@ -40,6 +40,7 @@ bench-data: $(STAMP)  ## measure our order of the data beside those of others, i
 golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files; the diff is for review
 	$(PY) tests/formats/make_v1.py
 	$(PY) tests/data/make_golden_order.py
+	$(PY) patches/make_patches.py
 
 torture: $(STAMP)  ## kill random processes of the running example 200 times; nothing may differ (half an hour)
 	$(PY) -B tests/torture.py
