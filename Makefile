@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-data golden torture fuzz model
+.PHONY: help demo test test-all check check-docker bench bench-data golden torture fuzz model
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
@@ -29,6 +29,9 @@ check: $(STAMP)  ## lint, format, types, and which module may import which
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict -p megatron_resume
 	$(PY) -m pytest -q tests/test_layers.py
+
+check-docker: $(STAMP)  ## lint the Dockerfile and what its build runs, in .venv-docker (seconds)
+	@tools/check_docker.sh
 
 bench: $(STAMP)  ## measure what is promised, into benchmarks/results.json
 	$(PY) benchmarks/run.py

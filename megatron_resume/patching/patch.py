@@ -1,9 +1,11 @@
 """`patch check`, `apply` and `revert`: all files of a tree, or none where one is refused."""
 
+import errno
+import fcntl
 import os
 import stat
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -73,6 +75,12 @@ def apply(root: Path, skipped: Collection[str] = ()) -> list[State]:
         ConfigError: As for `check`, or a file could not be written: then those before it are as they were.
         MismatchError: A file is refused. Nothing was changed.
     """
+    _check_arguments(root, skipped)
+    with _alone(root):
+        return _apply(root, skipped)
+
+
+def _apply(root: Path, skipped: Collection[str]) -> list[State]:
     states = check(root, skipped)
     _refuse([one for one in states if one.state in (REFUSED, CHANGED)], "patched")
     patches = {one.path: (one.content, one.patch) for one in states if one.patch}
@@ -94,6 +102,11 @@ def revert(root: Path) -> list[State]:
         ConfigError: A file could not be written: then those before it are as they were.
     """
     _check_arguments(root, ())
+    with _alone(root):
+        return _revert(root)
+
+
+def _revert(root: Path) -> list[State]:
     before = record.read(root)
     states, changes = [], []
     for path, entry in before.items():
@@ -111,6 +124,26 @@ def _check_arguments(root: Path, skipped: Collection[str]) -> None:
     for name in skipped:
         if not (root / name).is_file():
             raise ConfigError(f"--skip {name} names no file below {root}; write its path as `check` prints it")
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep others from changing the tree meanwhile, where the file system can.
+
+    Raises:
+        ConfigError: Somebody is at it.
+    """
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            os.close(descriptor)
+            raise ConfigError(f"{root} is being patched by another process; type the command again after it") from error
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _states(found: list[Source], before: Mapping[PurePosixPath, Patched]) -> list[State]:

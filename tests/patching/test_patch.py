@@ -1,5 +1,6 @@
 """`patch check`, `apply` and `revert` on whole trees: all files or none, and back to the byte."""
 
+import fcntl
 import json
 import os
 import random
@@ -407,6 +408,21 @@ def test_a_file_that_changes_between_look_and_write_is_kept_and_the_others_are_p
     assert run("apply", megatron) == REFUSED
     monkeypatch.undo()
     before["train_rl.py"] = (b"# somebody's\n", before["train_rl.py"][1])
+    assert contents(megatron) == before
+
+
+@pytest.mark.parametrize("step", ["apply", "revert"])
+def test_two_at_once_are_refused(megatron: Path, step: str, capsys: pytest.CaptureFixture[str]) -> None:
+    run("apply", megatron)
+    before = contents(megatron)
+    somebody = os.open(megatron, os.O_RDONLY)
+    try:
+        fcntl.flock(somebody, fcntl.LOCK_EX)
+        assert run(step, megatron) == ConfigError.exit_code
+        assert run("check", megatron) == 0, "looking disturbs nobody"
+    finally:
+        os.close(somebody)
+    assert "is being patched by another process" in capsys.readouterr().err
     assert contents(megatron) == before
 
 
