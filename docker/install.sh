@@ -41,6 +41,10 @@ print("\n".join(sorted(f"{name}=={version}" for name, version in found.items()))
 PYTHON
 }
 
+if ! "$python" -m pip --version >/dev/null 2>&1; then
+    say "$python has no pip; name an interpreter that has one: PYTHON=/path/to/python"
+    exit 78
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 installed >"$work/before"

@@ -56,9 +56,7 @@ def _raise(error: OSError) -> None:
 
 
 def _is_looked_into(folder: Path) -> bool:
-    return not (
-        folder.name.startswith(".") or folder.name in SKIPPED or folder.is_symlink() or (folder / "pyvenv.cfg").exists()
-    )
+    return not (folder.name.startswith(".") or folder.name in SKIPPED or (folder / "pyvenv.cfg").exists())
 
 
 def _source(root: Path, file: Path) -> Iterator[Source]:

@@ -147,6 +147,13 @@ def test_what_is_built_for_the_cuda_of_the_image_may_never_change(image: Image, 
     assert image.added() == set()
 
 
+def test_an_interpreter_without_pip_is_named(image: Image) -> None:
+    (image.brought / "pip").unlink()
+    done = image.install(**offline(image))
+    assert done.returncode == 78
+    assert f"{image.python} has no pip" in done.stderr
+
+
 def test_an_image_without_what_is_required_is_refused_before_anything_is_installed(image: Image) -> None:
     done = image.install(**offline(image), REQUIRE="torch flash-attn")
     assert done.returncode == 78

@@ -260,7 +260,9 @@ def test_a_tree_may_be_moved_between_apply_and_revert(megatron: Path, tmp_path: 
     assert contents(moved) == before
 
 
-def test_a_link_out_of_the_tree_is_refused_and_one_within_is_its_target(megatron: Path, tmp_path: Path) -> None:
+def test_a_link_out_of_the_tree_is_refused_and_one_within_is_its_target(
+    megatron: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (megatron / "again.py").symlink_to("pretrain_gpt.py")
     assert run("apply", megatron) == 0
     assert (megatron / "again.py").is_symlink()
@@ -269,6 +271,7 @@ def test_a_link_out_of_the_tree_is_refused_and_one_within_is_its_target(megatron
     (megatron / "link.py").symlink_to(tmp_path / "outside.py")
     before = contents(megatron)
     assert run("apply", megatron) == REFUSED
+    assert f"link.py: it is a symbolic link to {tmp_path / 'outside.py'}, outside of" in capsys.readouterr().err
     assert contents(megatron) == before
     assert (tmp_path / "outside.py").read_text() == upstream.PRETRAIN
     assert run("apply", megatron, "--skip", "link.py") == 0
@@ -337,6 +340,16 @@ def test_a_record_leads_through_no_link(megatron: Path, tmp_path: Path) -> None:
     patched = (tmp_path / "train_rl.py").read_bytes()
     assert run("revert", megatron) == REFUSED
     assert (tmp_path / "train_rl.py").read_bytes() == patched
+
+
+def test_a_record_leads_through_no_folder_that_is_a_link(megatron: Path, tmp_path: Path) -> None:
+    upstream.make(megatron, {"sub/pretrain_x.py": upstream.PRETRAIN})
+    run("apply", megatron)
+    shutil.move(megatron / "sub", tmp_path / "sub")
+    (megatron / "sub").symlink_to(tmp_path / "sub")
+    patched = (tmp_path / "sub" / "pretrain_x.py").read_bytes()
+    assert run("revert", megatron) == REFUSED
+    assert (tmp_path / "sub" / "pretrain_x.py").read_bytes() == patched
 
 
 def test_a_record_that_is_a_link_is_not_followed(megatron: Path, tmp_path: Path) -> None:
