@@ -7,7 +7,7 @@ from pathlib import Path
 from megatron_resume.errors import MismatchError
 from megatron_resume.patching import patch
 from megatron_resume.patching.diff import diff
-from megatron_resume.patching.patch import BY_HAND, NOT_PATCHED, PATCHED, State
+from megatron_resume.patching.patch import BY_HAND, LINES, NOT_PATCHED, PATCHED, State
 from megatron_resume.shown import shown_in_line
 
 from .values import as_json, text_of
@@ -21,7 +21,9 @@ def check(directory: Path, *, skip: Sequence[str], as_diff: bool, json: bool) ->
     """
     states = patch.check(_root(directory), skip)
     if as_diff:
-        print("".join(diff(str(one.path), one.patch.after_line) for one in states if one.patch), end="")
+        print(
+            "".join(diff(str(one.path), one.patch.after_line, LINES[one.kind]) for one in states if one.patch), end=""
+        )
     else:
         _print(states, json=json)
     return 0 if all(one.state in (PATCHED, BY_HAND) for one in states) else MismatchError.exit_code

@@ -1,12 +1,13 @@
-"""Where our line goes in a Python file: below docstring and `from __future__`, above all other imports."""
+"""Our lines, and where one goes in a Python file: below docstring and `from __future__`, above all other imports."""
 
 import ast
 import re
 import warnings
 from typing import NamedTuple
 
-LINE = "import megatron_resume.auto"
-MODULE = "megatron_resume.auto"
+AUTO = "import megatron_resume.auto"
+CHATLEARN = "from megatron_resume import chatlearn as _resume; _resume.install()"  # one line, to be one patch
+_MODULES = {AUTO: "megatron_resume.auto", CHATLEARN: "megatron_resume.chatlearn"}
 _BOM = b"\xef\xbb\xbf"
 _PHYSICAL_LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n|\Z)")  # where Python ends one, unlike bytes.splitlines()
 
@@ -41,21 +42,21 @@ def parse(content: bytes) -> ast.Module:
         raise NoPlace(f"it is no Python that this interpreter reads: {error or type(error).__name__}") from error
 
 
-def has_line(tree: ast.Module) -> bool:
-    """Whether importing the module imports `megatron_resume.auto`, by our line or one of the user's."""
-    return any(map(_imports_auto, tree.body))
+def has_line(tree: ast.Module, line: str) -> bool:
+    """Whether importing the module imports what `line` does, by that line or one of the user's."""
+    return any(_imports(node, _MODULES[line]) for node in tree.body)
 
 
-def _imports_auto(node: ast.stmt) -> bool:
+def _imports(node: ast.stmt, module: str) -> bool:
     if isinstance(node, ast.Import):
-        return any(alias.name == MODULE for alias in node.names)
+        return any(alias.name == module for alias in node.names)
     if isinstance(node, ast.ImportFrom) and node.level == 0:
-        return any(f"{node.module}.{alias.name}" == MODULE for alias in node.names)
+        return any(f"{node.module}.{alias.name}" == module for alias in node.names)
     return False
 
 
-def insert(content: bytes, tree: ast.Module) -> Inserted:
-    """`content`, which parses to `tree`, with our line; nothing else in it means anything else afterwards.
+def insert(content: bytes, tree: ast.Module, line: str) -> Inserted:
+    """`content`, which parses to `tree`, with our `line`; nothing else in it means anything else afterwards.
 
     Raises:
         NoPlace: There is no line of its own for it.
@@ -64,16 +65,16 @@ def insert(content: bytes, tree: ast.Module) -> Inserted:
     header = _header(tree)
     after = (tree.body[header - 1].end_lineno or 0) if header else _leading_comments(lines)
     offset = sum(map(len, lines[:after])) or len(_BOM) * content.startswith(_BOM)
-    text = LINE.encode() + _end_of_line(lines, after)
+    text = line.encode() + _end_of_line(lines, after)
     made = content[:offset] + text + content[offset:]
-    if not _only_added(tree, made, header):
+    if not _only_added(tree, made, line, header):
         raise NoPlace("the line above which our import belongs is not one of its own; put the import there by hand")
     return Inserted(made, offset, len(text), after)
 
 
 def take_out(content: bytes, offset: int, length: int) -> bytes | None:
-    """`content` without our line at `offset`; None where something else stands there."""
-    if content[offset : offset + length].rstrip(b"\r\n") != LINE.encode():
+    """`content` without one of our lines at `offset`; None where something else stands there."""
+    if content[offset : offset + length].rstrip(b"\r\n").decode("latin-1") not in _MODULES:
         return None
     return content[:offset] + content[offset + length :]
 
@@ -107,13 +108,12 @@ def _end_of_line(lines: list[bytes], after: int) -> bytes:
     return end if end in (b"\n", b"\r\n", b"\r") else b"\n"
 
 
-def _only_added(before: ast.Module, made: bytes, at: int) -> bool:
-    """Whether `made` is the module `before` with our import as statement number `at`, and nothing else."""
+def _only_added(before: ast.Module, made: bytes, line: str, at: int) -> bool:
+    """Whether `made` is the module `before` with our line's statements from number `at` on, and nothing else."""
     try:
         after = parse(made)
     except NoPlace:
         return False
-    if len(after.body) != len(before.body) + 1 or not _imports_auto(after.body[at]):
-        return False
-    del after.body[at]
-    return ast.dump(after) == ast.dump(before)
+    added = ast.parse(line).body
+    expected = ast.Module([*before.body[:at], *added, *before.body[at:]], before.type_ignores)
+    return ast.dump(after) == ast.dump(expected)

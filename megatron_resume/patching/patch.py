@@ -1,5 +1,6 @@
 """`patch check`, `apply` and `revert`: all files of a tree, or none where one is refused."""
 
+import ast
 import errno
 import fcntl
 import os
@@ -12,14 +13,15 @@ from typing import NamedTuple
 from ..checkpoint import atomic
 from ..config import is_utf8
 from ..errors import ConfigError, MismatchError
-from . import record
-from .entrypoints import entrypoints, is_named_like_one, uses_megatron
-from .line import LINE, Inserted, NoPlace, has_line, insert, parse, take_out
+from . import line, record
+from .entrypoints import CHATLEARN, ENGINE, PRETRAIN, entrypoints, is_named_like_one, uses_megatron
+from .line import Inserted, NoPlace, has_line, insert, parse, take_out
 from .record import Patched, digest
 from .tree import MAX_BYTES, Source, read_inside, sources
 
 NOT_PATCHED, PATCHED, BY_HAND, CHANGED, REFUSED = "not patched", "patched", "by hand", "changed", "refused"
 RESTORED, GONE = "restored", "gone"
+LINES = {PRETRAIN: line.AUTO, CHATLEARN: line.CHATLEARN}
 
 
 class State(NamedTuple):
@@ -59,8 +61,8 @@ def check(root: Path, skipped: Collection[str] = ()) -> list[State]:
     states = _states(found, record.read(root))
     if not states:
         raise ConfigError(
-            f"{root} holds no entrypoint: no file that calls Megatron's pretrain(), and no trainer of ChatLearn; name "
-            f"the root of a source tree, or write `{LINE}` into your script by hand"
+            f"{root} holds no entrypoint: no file that calls Megatron's pretrain(), and no package chatlearn; name "
+            f"the root of a source tree, or write `{line.AUTO}` into your script by hand"
         )
     return states
 
@@ -161,21 +163,24 @@ def _states(found: list[Source], before: Mapping[PurePosixPath, Patched]) -> lis
         if path in refused:
             states.append(State(path, "", REFUSED, refused[path]))
         elif path in kinds:
-            tree = trees[path]
-            states.append(_state(source, kinds[path], has_line(tree), before.get(path)))
+            if kinds[path] != ENGINE:
+                states.append(_state(source, kinds[path], trees[path], before.get(path)))
+            elif CHATLEARN not in kinds.values():
+                states.append(State(path, ENGINE, REFUSED, f"{_WITHOUT_CHATLEARN}, or --skip {path}"))
         elif is_named_like_one(path) and uses_megatron(trees[path]):
             remark = f"it imports Megatron and does not call its pretrain(); --skip {path} leaves it alone"
             states.append(State(path, "", REFUSED, remark))
     return states
 
 
-def _state(source: Source, kind: str, has: bool, entry: Patched | None) -> State:
+def _state(source: Source, kind: str, tree: ast.Module, entry: Patched | None) -> State:
     path, content = source.path, source.content
     if source.leads_to:
         remark = f"it is a symbolic link to {source.leads_to}, outside of the folder; patch that tree, or --skip {path}"
         return State(path, kind, REFUSED, remark)
     if not is_utf8(str(path)):
         return State(path, kind, REFUSED, "its name is not UTF-8, in which the record is written; rename it")
+    has = has_line(tree, LINES[kind])
     if has and entry is None:
         return State(path, kind, BY_HAND, "its own line is left alone")
     if has:
@@ -184,12 +189,17 @@ def _state(source: Source, kind: str, has: bool, entry: Patched | None) -> State
             return State(path, kind, PATCHED)
         return State(path, kind, CHANGED, _WHAT_TO_DO)
     try:
-        return State(path, kind, NOT_PATCHED, content=content, patch=insert(content, parse(content)))
+        return State(path, kind, NOT_PATCHED, content=content, patch=insert(content, tree, LINES[kind]))
     except NoPlace as error:
         return State(path, kind, REFUSED, str(error))
 
 
-_WHAT_TO_DO = f"it was changed since it was patched; undo that change, or take `{LINE}` out of it by hand"
+_WHAT_TO_DO = "it was changed since it was patched; undo that change, or take our line out of it by hand"
+_WITHOUT_CHATLEARN = (
+    "it starts an engine of ChatLearn, whose package is not below this folder and is what must be patched, since "
+    "trainers do not import this file; name the root of ChatLearn, or write by hand into the __init__.py of the "
+    f"package that holds your models: {line.CHATLEARN}"
+)
 
 
 def _restored(root: Path, path: PurePosixPath, entry: Patched) -> tuple[State, Change | None]:
@@ -205,7 +215,7 @@ def _restored(root: Path, path: PurePosixPath, entry: Patched) -> tuple[State, C
     without = take_out(content, entry.offset, entry.length)
     if digest(content) == entry.after and without is not None and digest(without) == entry.before:
         return State(path, "", RESTORED), Change(path, content, without)
-    if LINE.encode() not in content:
+    if b"megatron_resume" not in content:
         return State(path, "", RESTORED, "it was changed, and our line is no longer in it"), None
     return State(path, "", CHANGED, _WHAT_TO_DO), None
 

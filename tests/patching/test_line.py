@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from megatron_resume.patching.line import LINE, NoPlace, has_line, insert, parse, take_out
+from megatron_resume.patching.line import AUTO, CHATLEARN, NoPlace, has_line, insert, parse, take_out
 
-L = LINE.encode()
+L = AUTO.encode()
 BOM = b"\xef\xbb\xbf"
 USE = b"import os\nx = os.sep\n"
 
@@ -46,18 +46,28 @@ PLACES = {
 @pytest.mark.parametrize("name", PLACES)
 def test_the_line_goes_below_what_must_stay_first_and_ends_as_others_do(name: str, end: bytes) -> None:
     above, below = (part.replace(b"\n", end) for part in PLACES[name])
-    made = insert(above + below, parse(above + below))
+    made = insert(above + below, parse(above + below), AUTO)
     used = end if end in above + below else b"\n"
     assert made.content == above + L + used + below
-    assert has_line(parse(made.content))
+    assert has_line(parse(made.content), AUTO)
+    assert take_out(made.content, made.offset, made.length) == above + below
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_line_for_chatlearn_goes_to_the_same_place(name: str) -> None:
+    above, below = PLACES[name]
+    made = insert(above + below, parse(above + below), CHATLEARN)
+    assert made.content == above + CHATLEARN.encode() + b"\n" + below
+    assert has_line(parse(made.content), CHATLEARN)
+    assert not has_line(parse(made.content), AUTO)
     assert take_out(made.content, made.offset, made.length) == above + below
 
 
 @pytest.mark.parametrize("name", PLACES)
 def test_a_file_means_the_same_with_the_line(name: str) -> None:
     content = b"".join(PLACES[name])
-    before, after = parse(content), parse(insert(content, parse(content)).content)
-    after.body = [node for node in after.body if LINE not in ast.unparse(node)]
+    before, after = parse(content), parse(insert(content, parse(content), AUTO).content)
+    after.body = [node for node in after.body if AUTO not in ast.unparse(node)]
     assert ast.dump(after) == ast.dump(before)
     assert ast.get_docstring(after) == ast.get_docstring(before)
 
@@ -78,25 +88,25 @@ def test_a_file_means_the_same_with_the_line(name: str) -> None:
 )
 def test_a_file_that_has_no_place_for_it_is_refused(content: bytes) -> None:
     with pytest.raises(NoPlace):
-        insert(content, parse(content))
+        insert(content, parse(content), AUTO)
 
 
 @pytest.mark.parametrize(
     ("text", "has"),
     [
-        (f"{LINE}\n", True),
-        (f"import os\n{LINE}  # resume\n", True),
+        (f"{AUTO}\n", True),
+        (f"import os\n{AUTO}  # resume\n", True),
         ("from megatron_resume import auto\n", True),
-        (f"import os, {LINE[7:]} as resume\n", True),
+        (f"import os, {AUTO[7:]} as resume\n", True),
         ("import megatron_resume\n", False),
-        (f"# {LINE}\n", False),
-        (f'"""\n{LINE}\n"""\n', False),
+        (f"# {AUTO}\n", False),
+        (f'"""\n{AUTO}\n"""\n', False),
         ("from .megatron_resume import auto\n", False),
-        (f"def f():\n    {LINE}\n", False),
+        (f"def f():\n    {AUTO}\n", False),
     ],
 )
 def test_a_line_of_the_user_is_seen_where_it_is_executed(text: str, has: bool) -> None:
-    assert has_line(parse(text.encode())) is has
+    assert has_line(parse(text.encode()), AUTO) is has
 
 
 @pytest.mark.parametrize(("offset", "length"), [(0, 28), (9, 28), (10, 40), (99, 28)])
@@ -112,7 +122,7 @@ def test_the_line_runs_before_every_other_import(tmp_path: Path, monkeypatch: py
     (package / "__init__.py").write_text("")
     (package / "auto.py").write_text("import sys\nseen = 'colorsys' in sys.modules\n")
     content = b'"""d"""\nfrom __future__ import annotations\nimport colorsys\nimport stands_first.auto\n'
-    made = insert(content, parse(content)).content.replace(b"megatron_resume", b"stands_first", 1)
+    made = insert(content, parse(content), AUTO).content.replace(b"megatron_resume", b"stands_first", 1)
     (tmp_path / "script.py").write_bytes(made)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)

@@ -1,6 +1,7 @@
 """`patch check`, `apply` and `revert` on whole trees: all files or none, and back to the byte."""
 
 import fcntl
+import importlib.util
 import json
 import os
 import random
@@ -15,7 +16,8 @@ from ordinary_user import as_an_ordinary_user, open_folder
 from megatron_resume.cli import main
 from megatron_resume.errors import ConfigError, DamagedError, MismatchError
 from megatron_resume.patching import patch, record
-from megatron_resume.patching.line import LINE
+from megatron_resume.patching.line import AUTO as LINE
+from megatron_resume.patching.line import CHATLEARN as CHATLEARN_LINE
 
 REFUSED = MismatchError.exit_code
 
@@ -63,14 +65,58 @@ def test_an_entrypoint_is_one_under_any_name(tmp_path: Path) -> None:
     assert with_line(tmp_path) == ["a.py", "b.py", "c.py", "d.py", "deep/er/f.py", "e.py"]
 
 
-def test_chatlearns_engine_and_megatron_trainers_are_found_and_its_other_models_are_not(
+def test_of_chatlearn_the_package_is_patched_which_driver_and_actors_import(
     chatlearn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    before = contents(chatlearn)
     assert run("check", chatlearn, "--json") == REFUSED
     found = {row["path"]: row["kind"] for row in json.loads(capsys.readouterr().out)["files"]}
     assert found == upstream.PATCHED_OF_CHATLEARN
     assert run("apply", chatlearn) == 0
-    assert with_line(chatlearn) == sorted(upstream.PATCHED_OF_CHATLEARN)
+    text = (chatlearn / "chatlearn" / "__init__.py").read_text()
+    assert text == upstream.CHATLEARN_INIT.replace('"""init"""\n', f'"""init"""\n{CHATLEARN_LINE}\n')
+    assert with_line(chatlearn) == ["examples/megatron/entry/train_sft.py"]
+    assert run("check", chatlearn) == 0
+    assert run("revert", chatlearn) == 0
+    assert contents(chatlearn) == before
+
+
+@pytest.mark.parametrize("line", [LINE, CHATLEARN_LINE])
+def test_a_line_imports_a_module_that_there_is(line: str) -> None:
+    module = "megatron_resume.auto" if line == LINE else "megatron_resume.chatlearn"
+    if line == CHATLEARN_LINE and importlib.util.find_spec(module) is None:
+        pytest.skip("megatron_resume.chatlearn is not there yet")
+    assert importlib.util.find_spec(module) is not None
+    assert line == LINE or "def install(" in (Path(patch.__file__).parents[1] / "chatlearn.py").read_text()
+
+
+def test_two_lines_written_into_chatlearn_by_hand_count(chatlearn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hand = "import importlib\nfrom megatron_resume import chatlearn\nchatlearn.install()"
+    (chatlearn / "chatlearn" / "__init__.py").write_text(upstream.CHATLEARN_INIT.replace("import importlib", hand))
+    assert run("apply", chatlearn) == 0
+    assert "chatlearn/__init__.py: by hand" in capsys.readouterr().out
+
+
+def test_an_engine_without_its_package_is_refused_since_its_trainers_would_have_no_line(
+    chatlearn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("apply", chatlearn / "examples") == REFUSED
+    assert "megatron/entry/train_rlhf.py: it starts an engine of ChatLearn" in capsys.readouterr().err
+    assert with_line(chatlearn) == []
+    assert run("apply", chatlearn / "examples", "--skip", "megatron/entry/train_rlhf.py") == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from chatlearn.models.megatron_module import MegatronModule\n",
+        "from chatlearn.runtime.engine import Engine\n",
+        "",
+    ],
+)
+def test_a_package_chatlearn_without_megatron_or_engine_is_none_that_is_known(chatlearn: Path, text: str) -> None:
+    (chatlearn / "chatlearn" / "__init__.py").write_text(text)
+    assert run("apply", chatlearn) == REFUSED
 
 
 def test_apply_changes_each_file_by_our_line_only_and_revert_restores_every_byte(megatron: Path) -> None:
@@ -211,7 +257,7 @@ def test_a_file_changed_since_it_was_patched_is_refused_and_no_other_is_touched(
         file.write("# mine\n")
     before = contents(megatron)
     assert run(step, megatron) == REFUSED
-    assert f"take `{LINE}` out of it by hand" in capsys.readouterr().err
+    assert "take our line out of it by hand" in capsys.readouterr().err
     assert contents(megatron) == before
     assert run("check", megatron) == REFUSED
 

@@ -43,48 +43,25 @@ from .utils import print_rank_0
 def pretrain(*args):
     print_rank_0(args)
 '''
-BASE_TRAINER = '''# Licence of somebody.
+CHATLEARN_INIT = '''# Licence of somebody.
 # ====
-"""Base."""
+"""init"""
 
-from megatron.training.checkpointing import load_checkpoint
-from chatlearn import MegatronModule
+import importlib
 
-
-class BaseTrainer(MegatronModule):
-    def setup_model_and_optimizer(self):
-        load_checkpoint(self.model, None, None)
+from chatlearn.launcher.initialize import init
+from chatlearn.models.megatron_module import MegatronModule
+from chatlearn.runtime.engine import RLHFEngine
 '''
-POLICY_TRAINER = '''# Licence of somebody.
-# ====
-"""policy trainer"""
+TRAINER = '''"""policy trainer"""
 
 from megatron.training import get_args
-from .base_trainer import BaseTrainer
-
-
-class PolicyTrainer(BaseTrainer):
-    def setup(self):
-        super().setup(get_args())
-'''
-INFERENCE = '''"""A model that is never trained."""
-
-from megatron.training.checkpointing import load_checkpoint
 from chatlearn import MegatronModule
 
 
-class PolicyInference(MegatronModule):
-    def setup(self):
-        load_checkpoint(self.model, None, None)
-'''
-FSDP_TRAINER = '''"""Without Megatron."""
-
-from chatlearn import FSDPModule
-
-
-class PolicyTrainer(FSDPModule):
-    def train_step(self, data):
-        pass
+class PolicyTrainer(MegatronModule):
+    def train_step(self):
+        get_args()
 '''
 ENTRY = '''# Licence of somebody.
 # ====
@@ -100,12 +77,6 @@ if __name__ == "__main__":
     engine = RLHFEngine(PolicyInference("policy"), PolicyTrainer("ppo_policy"))
     engine.learn()
 '''
-FSDP_ENTRY = (
-    ENTRY.replace("examples.megatron", "examples.fsdp")
-    .replace("PolicyInference, ", "")
-    .replace('PolicyInference("policy"), ', "")
-)
-
 MEGATRON = {
     "pretrain_gpt.py": PRETRAIN,
     "pretrain_bert.py": PRETRAIN,
@@ -116,20 +87,14 @@ MEGATRON = {
     "setup.py": "import setuptools\n",
 }
 CHATLEARN = {
-    "examples/megatron/models/__init__.py": "from .policy_trainer import PolicyTrainer\n",
-    "examples/megatron/models/base_trainer.py": BASE_TRAINER,
-    "examples/megatron/models/policy_trainer.py": POLICY_TRAINER,
-    "examples/megatron/models/policy_inference.py": INFERENCE,
+    "chatlearn/__init__.py": CHATLEARN_INIT,
+    "chatlearn/models/__init__.py": "from .megatron_module import MegatronModule\n",
+    "examples/megatron/models/policy_trainer.py": TRAINER,
     "examples/megatron/entry/train_rlhf.py": ENTRY,
-    "examples/fsdp/models/policy_trainer.py": FSDP_TRAINER,
-    "examples/fsdp/entry/train_grpo.py": FSDP_ENTRY,
+    "examples/megatron/entry/train_sft.py": PRETRAIN,
 }
 PATCHED_OF_MEGATRON = ("pretrain_bert.py", "pretrain_gpt.py", "train_rl.py")
-PATCHED_OF_CHATLEARN = {
-    "examples/megatron/entry/train_rlhf.py": "engine",
-    "examples/megatron/models/base_trainer.py": "trainer",
-    "examples/megatron/models/policy_trainer.py": "trainer",
-}
+PATCHED_OF_CHATLEARN = {"chatlearn/__init__.py": "chatlearn", "examples/megatron/entry/train_sft.py": "pretrain"}
 
 
 def make(root: Path, files: dict[str, str]) -> Path:
