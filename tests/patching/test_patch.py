@@ -1,7 +1,6 @@
 """`patch check`, `apply` and `revert` on whole trees: all files or none, and back to the byte."""
 
 import fcntl
-import importlib.util
 import json
 import os
 import random
@@ -81,13 +80,11 @@ def test_of_chatlearn_the_package_is_patched_which_driver_and_actors_import(
     assert contents(chatlearn) == before
 
 
-@pytest.mark.parametrize("line", [LINE, CHATLEARN_LINE])
-def test_a_line_imports_a_module_that_there_is(line: str) -> None:
-    module = "megatron_resume.auto" if line == LINE else "megatron_resume.chatlearn"
-    if line == CHATLEARN_LINE and importlib.util.find_spec(module) is None:
+def test_the_line_for_chatlearn_calls_what_there_is() -> None:
+    module = Path(patch.__file__).parents[1] / "chatlearn.py"
+    if not module.exists():
         pytest.skip("megatron_resume.chatlearn is not there yet")
-    assert importlib.util.find_spec(module) is not None
-    assert line == LINE or "def install(" in (Path(patch.__file__).parents[1] / "chatlearn.py").read_text()
+    assert "\ndef install() -> None:" in module.read_text()
 
 
 def test_two_lines_written_into_chatlearn_by_hand_count(chatlearn: Path, capsys: pytest.CaptureFixture[str]) -> None:
