@@ -1,23 +1,18 @@
 """`patch check`, `apply` and `revert`: all files of a tree, or none where one is refused."""
 
 import ast
-import errno
-import fcntl
-import os
-import stat
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..checkpoint import atomic
 from ..config import is_utf8
 from ..errors import ConfigError, MismatchError
 from . import line, record
 from .entrypoints import CHATLEARN, ENGINE, PRETRAIN, entrypoints, is_named_like_one, uses_megatron
 from .line import Inserted, NoPlace, has_line, insert, parse, take_out
 from .record import Patched, digest
-from .tree import MAX_BYTES, Source, read_inside, sources
+from .tree import Source, read_inside, sources
+from .writing import Change, alone, write
 
 NOT_PATCHED, PATCHED, BY_HAND, CHANGED, REFUSED = "not patched", "patched", "by hand", "changed", "refused"
 RESTORED, GONE = "restored", "gone"
@@ -33,14 +28,6 @@ class State(NamedTuple):
     remark: str = ""
     content: bytes = b""
     patch: Inserted | None = None  # what `apply` would make of it
-
-
-class Change(NamedTuple):
-    """One file that is to be written."""
-
-    path: PurePosixPath
-    old: bytes
-    new: bytes
 
 
 def check(root: Path, skipped: Collection[str] = ()) -> list[State]:
@@ -78,7 +65,7 @@ def apply(root: Path, skipped: Collection[str] = ()) -> list[State]:
         MismatchError: A file is refused. Nothing was changed.
     """
     _check_arguments(root, skipped)
-    with _alone(root):
+    with alone(root):
         return _apply(root, skipped)
 
 
@@ -90,7 +77,7 @@ def _apply(root: Path, skipped: Collection[str]) -> list[State]:
     made = {path: _patched(path, content, patch) for path, (content, patch) in patches.items()}
     kept = {path: entry for path, entry in before.items() if path not in made and (root / path).exists()}
     changes = [Change(path, content, patch.content) for path, (content, patch) in patches.items()]
-    _write(root, changes, first=made | kept, last=made | kept, on_failure=before)
+    write(root, changes, first=made | kept, last=made | kept, on_failure=before)
     return states
 
 
@@ -104,7 +91,7 @@ def revert(root: Path) -> list[State]:
         ConfigError: A file could not be written: then those before it are as they were.
     """
     _check_arguments(root, ())
-    with _alone(root):
+    with alone(root):
         return _revert(root)
 
 
@@ -116,7 +103,7 @@ def _revert(root: Path) -> list[State]:
         states.append(state)
         changes.extend([change] if change else [])
     _refuse([one for one in states if one.state in (REFUSED, CHANGED)], "restored")
-    _write(root, changes, first=before, last={}, on_failure=before)
+    write(root, changes, first=before, last={}, on_failure=before)
     return states
 
 
@@ -126,26 +113,6 @@ def _check_arguments(root: Path, skipped: Collection[str]) -> None:
     for name in skipped:
         if not (root / name).is_file():
             raise ConfigError(f"--skip {name} names no file below {root}; write its path as `check` prints it")
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep others from changing the tree meanwhile, where the file system can.
-
-    Raises:
-        ConfigError: Somebody is at it.
-    """
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno == errno.EWOULDBLOCK:
-            os.close(descriptor)
-            raise ConfigError(f"{root} is being patched by another process; type the command again after it") from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _states(found: list[Source], before: Mapping[PurePosixPath, Patched]) -> list[State]:
@@ -234,58 +201,3 @@ def _patched(path: PurePosixPath, content: bytes, patch: Inserted) -> Patched:
         before=digest(content),
         after=digest(patch.content),
     )
-
-
-def _write(
-    root: Path,
-    changes: list[Change],
-    *,
-    first: dict[PurePosixPath, Patched],
-    last: dict[PurePosixPath, Patched],
-    on_failure: dict[PurePosixPath, Patched],
-) -> None:
-    """Write the record `first`, all `changes`, and the record `last`; or put all back, and `on_failure`."""
-    done: list[Change] = []
-    try:
-        _check_writable(root, changes)
-        if first != on_failure:
-            record.write(root, first)
-        for change in changes:
-            _replace(root, change.path, change.old, change.new)
-            done.append(change)
-        if last != first:
-            record.write(root, last)
-    except (OSError, MismatchError) as error:
-        for change in reversed(done):
-            _replace(root, change.path, change.new, change.old)
-        with suppress(OSError):
-            record.write(root, on_failure)
-        if isinstance(error, MismatchError):
-            raise
-        where = error.filename2 or error.filename or root
-        raise ConfigError(f"{where} cannot be written: {error.strerror}; nothing was changed") from error
-
-
-def _check_writable(root: Path, changes: list[Change]) -> None:
-    """Raises OSError before anything is changed where a folder is read-only; files may be, for they are replaced."""
-    for folder in {root, *((root / change.path).parent for change in changes)}:
-        if changes and not os.access(folder, os.W_OK | os.X_OK, effective_ids=True):
-            raise PermissionError(13, "the folder is read-only", str(folder))
-
-
-def _replace(root: Path, path: PurePosixPath, old: bytes, new: bytes) -> None:
-    """Put `new` in the place of `old`, with its mode and owner."""
-    whole = root / path
-    if read_inside(root, path) != old:
-        raise MismatchError(
-            f"{whole} was changed by somebody else meanwhile; nothing was changed, type the command again"
-        )
-    found = whole.stat()
-    with atomic.replacing(whole) as file:
-        file.write(new)
-        with suppress(PermissionError):  # of another user: then it becomes ours
-            os.fchown(file.fileno(), found.st_uid, found.st_gid)
-        os.fchmod(file.fileno(), stat.S_IMODE(found.st_mode))
-
-
-assert MAX_BYTES <= 1 << 30  # what the record takes for an offset

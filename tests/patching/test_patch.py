@@ -14,7 +14,7 @@ from ordinary_user import as_an_ordinary_user, open_folder
 
 from megatron_resume.cli import main
 from megatron_resume.errors import ConfigError, DamagedError, MismatchError
-from megatron_resume.patching import patch, record
+from megatron_resume.patching import patch, record, writing
 from megatron_resume.patching.line import AUTO as LINE
 from megatron_resume.patching.line import CHATLEARN as CHATLEARN_LINE
 
@@ -454,13 +454,13 @@ def test_a_file_that_changes_between_look_and_write_is_kept_and_the_others_are_p
     megatron: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(megatron)
-    looked = patch._check_writable
+    looked = writing._check_writable
 
-    def somebody_saves(root: Path, changes: list[patch.Change]) -> None:
+    def somebody_saves(root: Path, changes: list[writing.Change]) -> None:
         looked(root, changes)
         (megatron / "train_rl.py").write_text("# somebody's\n")
 
-    monkeypatch.setattr(patch, "_check_writable", somebody_saves)
+    monkeypatch.setattr(writing, "_check_writable", somebody_saves)
     assert run("apply", megatron) == REFUSED
     monkeypatch.undo()
     before["train_rl.py"] = (b"# somebody's\n", before["train_rl.py"][1])
