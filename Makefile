@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-data golden torture fuzz model venv-nvrx venv-dlc
+.PHONY: help demo test test-all check check-docker bench bench-data golden torture fuzz model venv-nvrx venv-dlc
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
@@ -37,6 +37,9 @@ check: $(STAMP)  ## lint, format, types, and which module may import which
 	$(PY) -m mypy --strict -p megatron_resume
 	$(PY) -m pytest -q tests/test_layers.py
 
+check-docker: $(STAMP)  ## lint the Dockerfile and what its build runs, in .venv-docker (seconds)
+	@tools/check_docker.sh
+
 bench: $(STAMP)  ## measure what is promised, into benchmarks/results.json
 	$(PY) benchmarks/run.py
 
@@ -48,6 +51,7 @@ golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files;
 	$(PY) tests/formats/make_v1.py
 	$(PY) tests/data/make_golden_order.py
 	$(PY) tests/launch/engines.py
+	$(PY) patches/make_patches.py
 
 torture: $(STAMP)  ## kill random processes of the running example 200 times; nothing may differ (half an hour)
 	$(PY) -B tests/torture.py

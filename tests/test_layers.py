@@ -19,7 +19,7 @@ LAYERS = (
     ("crash", "roles", "shown", "sources", "hooks", "installed", "processes"),
     ("config", "policy"),
     ("checkpoint",),
-    ("data", "resume"),
+    ("data", "resume", "patching"),
     ("watch",),
     ("launch", "adapter"),
     ("auto", "__init__"),

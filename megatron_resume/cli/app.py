@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     _add_import(commands)
     _add_policy(commands)
     _add_launch(commands)
+    _add_patch(commands)
     return top
 
 
@@ -171,6 +172,29 @@ def _add_job(command: argparse.ArgumentParser) -> None:
     command.add_argument("command", nargs=argparse.REMAINDER, metavar="-- SCRIPT ARGS...", help="the training script")
 
 
+def _add_patch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    text = (
+        "put our import line into the entrypoints of a source tree of Megatron-LM or ChatLearn, and take it out again"
+    )
+    patch = commands.add_parser("patch", help=text, description=text)
+    steps = patch.add_subparsers(metavar="STEP", required=True)
+    texts = {
+        "check": "say of each entrypoint whether it holds the line; exit 78 unless each does",
+        "apply": "put the line into each entrypoint that lacks it; nothing is changed where one is refused (78)",
+        "revert": "take the line out of what `apply` patched, to the byte; refused (78) where that was changed since",
+    }
+    for name, text in texts.items():
+        step = steps.add_parser(name, help=text, description=text)
+        step.add_argument("directory", type=_named, metavar="DIR", help="the root of the source tree")
+        if name != "revert":
+            skip = "a file below DIR that is left alone; may be repeated"
+            step.add_argument("--skip", action="append", default=[], metavar="FILE", help=skip)
+        if name == "check":
+            step.add_argument("--diff", action="store_true", help="print what `apply` would change, for `patch -p1`")
+        step.add_argument("--json", action="store_true", help="print JSON")
+        step.set_defaults(call=_patch, step=name)
+
+
 def _status(args: argparse.Namespace) -> int:
     from .status import status
 
@@ -244,3 +268,13 @@ def _import_chatlearn(args: argparse.Namespace) -> int:
     models = {"policy": args.policy_load, "value": args.value_load}
     run(args.old, models, args.to, args.step, args.model_iteration)
     return 0
+
+
+def _patch(args: argparse.Namespace) -> int:
+    from . import patch
+
+    if args.step == "check":
+        return patch.check(args.directory, skip=args.skip, as_diff=args.diff, json=args.json)
+    if args.step == "apply":
+        return patch.apply(args.directory, skip=args.skip, json=args.json)
+    return patch.revert(args.directory, json=args.json)

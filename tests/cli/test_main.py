@@ -20,7 +20,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    commands = ("run", "status", "explain", "verify", "prune", "doctor", "import-chatlearn")
+    commands = ("run", "status", "explain", "verify", "prune", "doctor", "import-chatlearn", "patch")
     assert all(command in text for command in commands)
 
 
