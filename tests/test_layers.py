@@ -21,7 +21,7 @@ LAYERS = (
     ("checkpoint",),
     ("data", "resume"),
     ("launch", "watch", "adapter"),
-    ("auto", "__init__"),
+    ("auto", "chatlearn", "__init__"),
     ("cli",),
     ("__main__",),
 )

@@ -11,20 +11,19 @@ import msgspec
 from ..checkpoint import attempts, commit
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.layout import PointName
-from ..checkpoint.records import DataCheckpoint, Moment
+from ..checkpoint.records import DataCheckpoint, Moment, Unknown
 from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
 from ..roles import FROZEN
 from . import curves, formats, gathering, ranks, save_folders, session
-from .digester import Digester
+from .committer import after_commits
 from .ending import truthful_end
 from .gathering import Gathered
 from .installed import installed_versions
 from .lease_keeper import superseded
-from .pruning import Pruning
 from .session import Session
-from .writer import FinishedSave, Writer
+from .writer import FinishedSave, Proofs, Writer
 
 logger = logging.getLogger("megatron_resume")
 
@@ -100,6 +99,8 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
             raise
         crash_point("save.end", save.role)
         _returned(save)
+        if current.data_elsewhere and _saves.writer is not None:
+            _saves.writer.wait()  # Ray ends its actors without a farewell, so nothing may be left to do
         return result
 
     return save_checkpoint
@@ -328,7 +329,7 @@ def _capture(
     _saves.writer = _saves.writer or _writer(current)
     progress = _progress(current, args)
     completes = states is not None and _completes(current, save.role, save.iteration, _saves.known)
-    data, arrays = _data(current, name, progress) if completes else (None, {})
+    data, arrays, proofs = _data(current, name, progress) if completes else (None, {}, {})
     if not completes:
         _unused(states)
     return FinishedSave(
@@ -345,7 +346,7 @@ def _capture(
         data=data,
         arrays=arrays,
         states=states if completes else None,
-        proofs=current.tracked.proofs(progress.consumed_samples) if completes else {},
+        proofs=proofs,
         problem=problem,
     )
 
@@ -353,16 +354,13 @@ def _capture(
 def _writer(current: Session) -> Writer:
     config = current.config
     assert current.lease_keeper is not None
-    roles, after_commit = config.trained_roles, []
-    if config.max_data_ckpt_nums is not None:
-        keep, models = config.max_data_ckpt_nums, config.resume_prune_models
-        after_commit.append(Pruning(current.root, current.attempt, roles, keep, models).committed)
-    if config.resume_digests:
-        after_commit.append(Digester(current.root, roles).committed)
-    return Writer(current.root, roles, current.lease_keeper.stop_if_superseded, after_commit)
+    follows = after_commits(current.root, current.attempt, config)
+    return Writer(current.root, config.trained_roles, current.lease_keeper.stop_if_superseded, follows)
 
 
-def _progress(current: Session, args: Any) -> Moment:
+def _progress(current: Session, args: Any) -> Moment | Unknown:
+    if current.data_elsewhere:
+        return msgspec.UNSET
     if not current.counts_episodes:  # pretraining: Megatron counts the samples
         return Moment(episode=0, consumed_samples=int(getattr(args, "consumed_train_samples", 0)))
     return Moment(
@@ -372,7 +370,8 @@ def _progress(current: Session, args: Any) -> Moment:
     )
 
 
-def _data(current: Session, name: PointName, progress: Moment) -> tuple[DataCheckpoint, Arrays]:
+def _data(current: Session, name: PointName, progress: Moment | Unknown) -> tuple[DataCheckpoint, Arrays, Proofs]:
+    assert isinstance(progress, Moment)  # else another process owns the data
     tracked, arrays = current.tracked.capture(progress.consumed_samples)
     data = DataCheckpoint(
         iteration=name.iteration,
@@ -383,4 +382,4 @@ def _data(current: Session, name: PointName, progress: Moment) -> tuple[DataChec
         rng=None,  # the writer unpacks it, and computes the fingerprints
         fingerprints={},
     )
-    return data, arrays
+    return data, arrays, current.tracked.proofs(progress.consumed_samples)
