@@ -19,6 +19,8 @@ import torch  # noqa: E402
 from chatlearn.models.base_module import BaseModule  # noqa: E402
 from chatlearn.runtime.dist_actor import Actor, DistActor  # noqa: E402
 from chatlearn.runtime.engine import Engine  # noqa: E402
+from megatron.core import parallel_state  # noqa: E402
+from megatron.core.distributed import finalize_model_grads  # noqa: E402
 from megatron.core.enums import ModelType  # noqa: E402
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 from megatron.core.utils import get_model_config  # noqa: E402
@@ -35,7 +37,8 @@ megatron.core.datasets.utils.compile_helpers = lambda: None
 
 OUTPUT = Path(os.environ["OUTPUT"])
 PROMPTS = [f"prompt {row}" for row in range(100)]
-SAMPLES = 4
+SAMPLES, MICRO_BATCH = 4, 2
+RANKS = {"ppo_policy": 2, "ppo_value": 1}
 
 
 class Trainer(BaseModule):
@@ -48,20 +51,24 @@ class Trainer(BaseModule):
     def setup(self):
         args = get_args()
         args.save = f"{OUTPUT}/save_model/{self.name}/"
-        if self.resume_training:  # as ChatLearn's documents say
+        if self.resume_training and self.name == "ppo_policy":  # as ChatLearn's documents say; not needed
             args.load = args.save
             args.load_iteration = -1
             args.no_load_optim = args.no_load_rng = args.no_load_args = args.no_load_scheduler = args.finetune = False
         built = training.setup_model_and_optimizer(ModelType.encoder_or_decoder, model_provider)
         self.model, self.optimizer, self.scheduler = built
         self.config = get_model_config(self.model[0])
+        self.config.grad_scale_func = self.optimizer.scale_loss
+        self.config.finalize_model_grads_func = finalize_model_grads
 
     def train_step(self, prompts):
         args = get_args()
         args.curr_iteration = args.iteration
+        mine = prompts[parallel_state.get_data_parallel_rank() :: parallel_state.get_data_parallel_world_size()]
+        batches = [mine[first : first + MICRO_BATCH] for first in range(0, len(mine), MICRO_BATCH)]
         reduced, *_ = training.train_step(
             _forward_step,
-            iter([[hash_of(prompt) for prompt in prompts]]),
+            iter(batches),
             self.model,
             self.optimizer,
             self.scheduler,
@@ -100,14 +107,14 @@ class Copy(BaseModule):
         return self.weights
 
 
-def hash_of(prompt):
+def seed_of(prompt):
     return int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:4], "big")
 
 
 def _forward_step(batches, model):
-    seeds, length = next(batches), get_args().seq_length
-    rows = [torch.randint(0, 255, (length + 1,), generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    tokens = torch.stack(rows)
+    length = get_args().seq_length
+    seeds = [torch.Generator().manual_seed(seed_of(prompt)) for prompt in next(batches)]
+    tokens = torch.stack([torch.randint(0, 255, (length + 1,), generator=seed) for seed in seeds])
     positions = torch.arange(length).expand(len(seeds), length)
     labels = tokens[:, 1:].contiguous()
     return model(tokens[:, :-1], positions, None, labels=labels), _mean
@@ -145,22 +152,29 @@ def configuration():
     return SimpleNamespace(models=models, runtime_args=SimpleNamespace(**runtime))
 
 
-def handle(name, kind, replicas, port):
-    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_PORT": str(port)}
+def handle(name, kind, port, replicas=1):
+    """The processes of one model: its replicas, each alone, or its ranks where it is trained."""
+    ranks = RANKS.get(name, 1)
 
-    def make(replica):
-        if name == os.environ.get("DIES") and replica == 0:
+    def make(process):
+        if name == os.environ.get("DIES") and process == 0:
             arm(os.environ["CRASH"])
-        return kind(name, configuration(), replica)
+        return kind(name, configuration(), process if ranks == 1 else 0)
 
-    return DistActor(kind(name, configuration()), [Actor(partial(make, replica), alone) for replica in range(replicas)])
+    def environment(process):
+        rank, size = str(process % ranks), str(ranks)
+        return {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_PORT": str(port)}
+
+    actors = [Actor(partial(make, process), environment(process)) for process in range(replicas * ranks)]
+    return DistActor(kind(name, configuration()), actors)
 
 
 def main():
     port = int(os.environ["MASTER_PORT"])
-    policy = handle("policy", Copy, int(os.environ["REPLICAS"]), port)
-    value = handle("value", Copy, 1, port)
-    trained = [handle(name, Trainer, 1, port + i + 1) for i, name in enumerate(("ppo_policy", "ppo_value"))]
+    del os.environ["TORCHELASTIC_RUN_ID"], os.environ["LOCAL_WORLD_SIZE"]  # of a launcher that Ray's actors do not have
+    policy = handle("policy", Copy, port, int(os.environ["REPLICAS"]))
+    value = handle("value", Copy, port)
+    trained = [handle(name, Trainer, port + number) for number, name in enumerate(RANKS, start=1)]
     engine = Traced(configuration().runtime_args, [policy, value], trained, PROMPTS)
     engine.set_parameter_sync(trained[0], policy)
     engine.set_parameter_sync(trained[1], value)

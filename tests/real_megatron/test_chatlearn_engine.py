@@ -26,7 +26,7 @@ class ChatLearn:
         env = {"OUTPUT": str(self.output), "REPLICAS": str(replicas), "DIES": dies, "CRASH": crash}
         env |= {"MEGATRON_RESUME_LAUNCH_ID": f"{self.output.parent.name}/{len(self.logs)}"}
         job: dict[str, Any] = {"name": log.stem, "num_ranks": 1, "script": str(SCRIPT), "log": str(log), "env": env}
-        flags = [*megatron_flags(self.output), "--global-batch-size", "4", "--micro-batch-size", "4"]
+        flags = [*megatron_flags(self.output), "--global-batch-size", "4", "--micro-batch-size", "2"]
         code = int(self.server.run(**job, argv=flags, fork_helpers=True)["code"])
         self.logs.append(log.read_text())
         return code

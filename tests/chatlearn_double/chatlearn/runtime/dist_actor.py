@@ -1,4 +1,4 @@
-"""A module in processes of its own: one actor per replica."""
+"""A module in processes of its own: one actor per replica, or per rank of a trained model."""
 
 import multiprocessing
 import os
@@ -17,7 +17,13 @@ class Actor:
         theirs.close()
 
     def call(self, method, *args):
+        self.ask(method, *args)
+        return self.answer()
+
+    def ask(self, method, *args):
         self._pipe.send((method, args))
+
+    def answer(self):
         answer, error = self._pipe.recv()  # EOFError: it died
         if error:
             raise RuntimeError(error)
@@ -46,10 +52,12 @@ def _serve(make, environment, pipe, drivers_end):
 
 
 class DistActor:
-    """The driver's handle of all replicas of one model."""
+    """The driver's handle of all processes of one model."""
 
     def __init__(self, model, actors):
         self.model, self.name, self.runtime_args, self.all_actors = model, model.name, model.runtime_args, actors
 
     def call(self, method, *args):
-        return [actor.call(method, *args) for actor in self.all_actors]
+        for actor in self.all_actors:  # all at once: ranks wait for each other
+            actor.ask(method, *args)
+        return [actor.answer() for actor in self.all_actors]
