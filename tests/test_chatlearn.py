@@ -16,6 +16,7 @@ from job_on_disk import JobOnDisk, contents
 from megatron_resume import chatlearn
 from megatron_resume.adapter import session
 from megatron_resume.checkpoint import commit
+from megatron_resume.checkpoint.events import Committed, events_path, read_events
 from megatron_resume.checkpoint.layout import COMMITTED, PointName, point_path
 from megatron_resume.checkpoint.leases import Lease, claim
 from megatron_resume.checkpoint.records import Receipt, Request, read
@@ -148,6 +149,12 @@ def test_killed_before_the_data_the_episode_is_trained_again_by_all(job: JobOnDi
     assert meta is not None
     assert isinstance(outcome, Resume)
     assert (meta["episode"], meta["train_iteration"], outcome.point.name) == (1, 2, PointName(2, 1))
+
+
+def test_commits_are_told_to_monitoring_by_who_owns_the_data(job: JobOnDisk) -> None:
+    Engine(job).set_up().run(2)
+    told = read_events(events_path(job.root, 1, "data")).events
+    assert [(type(event), event.iteration) for event in told] == [(Committed, 1), (Committed, 2)]
 
 
 def test_killed_after_the_data_of_replica_0_all_replicas_are_at_one_place(job: JobOnDisk) -> None:

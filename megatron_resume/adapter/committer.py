@@ -28,8 +28,10 @@ class Committer:
         roles: Collection[str],
         stop_if_superseded: Callable[[], None],
         after_commit: Sequence[AfterCommit] = (),
+        tell: Callable[[Committed], None] = life.tell,
     ):
-        self.root, self.roles = root, roles
+        """`tell` records the commit for people, in the events of this process."""
+        self.root, self.roles, self._tell = root, roles, tell
         self._stop_if_superseded, self._after_commit = stop_if_superseded, after_commit
 
     def commit(self, name: PointName, nonce: str, since: float) -> None:
@@ -54,7 +56,7 @@ class Committer:
             moment.consumed_samples,
             lag_s,
         )
-        life.tell(Committed(iteration=name.iteration, lag_s=round(lag_s, 3), bytes=size))
+        self._tell(Committed(iteration=name.iteration, lag_s=round(lag_s, 3), bytes=size))
         self._act_on(name)
 
     def _commit(self, point: Path, name: PointName, nonce: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import attempts, commit, leases
+from ..checkpoint.events import Committed, append, events_path
 from ..checkpoint.folder import read_start
 from ..checkpoint.launch_key import launch_key
 from ..checkpoint.layout import PointName, point_path
@@ -21,6 +22,8 @@ from .committer import Committer, after_commits, with_path
 from .lease_keeper import superseded
 
 logger = logging.getLogger("megatron_resume")
+
+EVENTS = "data"  # instead of a role: whose events these are
 
 
 class DataProcess:
@@ -107,7 +110,14 @@ class DataProcess:
     @functools.cached_property
     def _committer(self) -> Committer:
         follows = after_commits(self.root, self._start.attempt, self.config)
-        return Committer(self.root, self.config.trained_roles, self._check_not_superseded, follows)
+        return Committer(self.root, self.config.trained_roles, self._check_not_superseded, follows, self._tell)
+
+    def _tell(self, event: Committed) -> None:
+        path = events_path(self.root, self._start.attempt, EVENTS)
+        try:
+            append(path, event)
+        except OSError as error:
+            logger.warning("%s cannot be written: %s", path, error.strerror)
 
     def _check_not_superseded(self) -> None:
         newer = attempts.newer_than(self.root, self._start.attempt)
