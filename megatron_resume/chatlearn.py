@@ -50,13 +50,18 @@ class CheckpointManager:
         Raises:
             ResumeError: The start is refused. (SystemExit where a trained role says so.)
         """
-        self._model, self._path = model, path
+        is_handle = hasattr(model, "all_actors")
+        self._module = model.model if is_handle else model
         self._config_to_check = dict(config_to_check or {})
         self._dataset: Meta | None = None
-        is_handle = hasattr(model, "all_actors")
         role = None if is_handle or not model.trainable else ROLES.get(model.name)
-        given = {"data_checkpoint_path": path, "max_data_ckpt_nums": max_ckpt_nums}
-        self.config = _config(model.model if is_handle else model, role, {**given, "load_iteration": load_iteration})
+        self.config = _config(
+            self._module,
+            role,
+            data_checkpoint_path=path,
+            max_data_ckpt_nums=max_ckpt_nums,
+            load_data_checkpoint_iteration=load_iteration,
+        )
         _refuse_own_format(path)
         self._data = DataProcess(self.config, start_name())
         if role in self.config.trained_roles:
@@ -84,7 +89,7 @@ class CheckpointManager:
             "episode": moment.episode - 1,
             "train_iteration": outcome.point.iteration,
             "consumed_samples": moment.consumed_samples,
-            "sample_per_episode": state.get("sample_per_episode", self._model.runtime_args.sample_per_episode),
+            "sample_per_episode": state.get("sample_per_episode", self._module.runtime_args.sample_per_episode),
             "data_ratio": state.get("data_ratio", self._data_ratio),
         }
 
@@ -92,8 +97,8 @@ class CheckpointManager:
         """The same, and let the module count on from there."""
         meta = self.resume_meta()
         if meta is not None:
-            self._model.runtime_args.consumed_samples = meta["consumed_samples"]
-            self._model.runtime_args.data_ratio = meta["data_ratio"]
+            self._module.runtime_args.consumed_samples = meta["consumed_samples"]
+            self._module.runtime_args.data_ratio = meta["data_ratio"]
         return meta
 
     def see_dataset(self, prompts: Any) -> None:
@@ -119,18 +124,18 @@ class CheckpointManager:
 
     @property
     def _data_ratio(self) -> Any:
-        return getattr(self._model.runtime_args, "data_ratio", None)
+        return getattr(self._module.runtime_args, "data_ratio", None)
 
     def _state(self) -> Meta:
         return {
-            "sample_per_episode": int(self._model.runtime_args.sample_per_episode),
+            "sample_per_episode": int(self._module.runtime_args.sample_per_episode),
             "data_ratio": self._data_ratio,
             "dataset": self._dataset,
         }
 
     def _check_unchanged(self, outcome: Resume, state: Meta) -> None:
         """Raises MismatchError where ChatLearn's sampler would repeat prompts and leave others out."""
-        now = {"sample_per_episode": self._model.runtime_args.sample_per_episode, **self._config_to_check}
+        now = {"sample_per_episode": self._module.runtime_args.sample_per_episode, **self._config_to_check}
         for key, value in now.items():
             if key in state and state[key] != value:
                 raise MismatchError(
@@ -156,14 +161,12 @@ def start_name() -> str:
     return f"chatlearn:{launch}:{job}"
 
 
-def _config(model: Any, role: str | None, given: Mapping[str, Any]) -> ResumeConfig:
+def _config(module: Any, role: str | None, **given: Any) -> ResumeConfig:
     """Our configuration from ChatLearn's `runtime:` section, for a module that trains `role`, or none."""
-    runtime = model.runtime_args
+    runtime = module.runtime_args
     found = {key: value for key, value in (getattr(runtime, "_args_dict", None) or {}).items() if key in KEYS}
-    found["enable_resume_training"] = getattr(runtime, "enable_resume_training", True)
-    found |= {key: given[key] for key in ("data_checkpoint_path", "max_data_ckpt_nums")}
-    found["load_data_checkpoint_iteration"] = given["load_iteration"]
-    found.setdefault("trained_roles", tuple(ROLES[name] for name in ROLES if name in model.global_args.models))
+    found |= {**given, "enable_resume_training": getattr(runtime, "enable_resume_training", True)}
+    found.setdefault("trained_roles", tuple(ROLES[name] for name in ROLES if name in module.global_args.models))
     told = {k: Given(v, f"runtime.{k}", f"{k}: ") for k, v in found.items() if v is not None}
     return resolve({"resume_role": role}, os.environ, told)
 

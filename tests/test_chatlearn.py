@@ -11,11 +11,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from chatlearn_files import ChatLearnJob
 from job_on_disk import JobOnDisk, contents
 
 from megatron_resume import chatlearn
 from megatron_resume.adapter import session
 from megatron_resume.checkpoint import commit
+from megatron_resume.checkpoint.chatlearn import import_chatlearn
 from megatron_resume.checkpoint.events import Committed, events_path, read_events
 from megatron_resume.checkpoint.layout import COMMITTED, PointName, point_path
 from megatron_resume.checkpoint.leases import Lease, claim
@@ -219,6 +221,19 @@ def test_chatlearns_own_data_checkpoints_are_not_left_lying_for_a_fresh_start(jo
     assert contents(job.base) == before
 
 
+def test_what_was_imported_of_chatlearns_own_is_continued_from(tmp_path: Path) -> None:
+    old = ChatLearnJob(tmp_path / "old")
+    for step in (2, 4):
+        old.save(step)
+    job = JobOnDisk(tmp_path)
+    job.root = tmp_path / "new"
+    import_chatlearn(old.data, old.models, job.root)
+    engine = Engine(job).set_up()
+    meta = engine.meta()
+    assert meta is not None
+    assert (meta["episode"], meta["train_iteration"], engine.consumed(1)) == (1, 4, 32)
+
+
 def test_switched_off_nothing_is_resumed(job: JobOnDisk) -> None:
     Engine(job).set_up().run(2)
     engine = Engine(job, enable_resume_training=False)
@@ -331,6 +346,13 @@ def test_a_job_that_trains_no_value_commits_policy_alone(tmp_path: Path) -> None
         del replica.global_args.models["ppo_value"]
     engine.set_up().run(2)
     assert job.folder().committed == [PointName(1, 1), PointName(2, 1)]
+
+
+def test_keys_of_ours_may_stand_in_its_configuration_and_a_wrong_one_is_named_as_it_is_written(job: JobOnDisk) -> None:
+    engine = Engine(job, max_data_ckpt_nums=3, _args_dict={"resume_prune_models": "true", "data_path": "/d"}).set_up()
+    assert engine.replicas[0].data_ckpt_manager.megatron_resume.config.resume_prune_models
+    with pytest.raises(ConfigError, match=r"runtime.max_data_ckpt_nums is 0: .* `max_data_ckpt_nums: 3`"):
+        Engine(job, max_data_ckpt_nums=0).set_up()
 
 
 def test_a_chatlearn_without_these_calls_is_refused_by_name() -> None:

@@ -61,4 +61,5 @@ def test_killed_between_the_saves_and_before_the_commit_a_run_is_the_undisturbed
     assert job.trace() == undisturbed.trace()
     assert list(job.trace()) == ["1", "2", "3"]
     assert read_folder(job.output / "data").committed[-1] == PointName(3, 3)
+    assert not (job.output / "data_checkpoint").exists(), "Megatron's own --data-checkpoint-path begins nothing"
     assert sorted(path.name for path in (job.output / "save_model").iterdir()) == ["ppo_policy", "ppo_value"]

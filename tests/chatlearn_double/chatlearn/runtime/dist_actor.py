@@ -55,7 +55,7 @@ class DistActor:
     """The driver's handle of all processes of one model."""
 
     def __init__(self, model, actors):
-        self.model, self.name, self.runtime_args, self.all_actors = model, model.name, model.runtime_args, actors
+        self.model, self.name, self.all_actors = model, model.name, actors
 
     def call(self, method, *args):
         for actor in self.all_actors:  # all at once: ranks wait for each other
