@@ -144,7 +144,14 @@ def _end_if_superseded(current: Session, error: BaseException) -> None:
 
 
 def warn_of_unfinished() -> None:
-    """At exit: name asynchronous saves that nobody finalized."""
+    """At exit: name asynchronous saves that nobody finalized, and points that wait for another role."""
+    if _saves.writer is not None:
+        for name, missing in _saves.writer.waiting().items():
+            logger.warning(
+                "%s is no resume point yet: %s not saved there; it becomes one when their job has come as far",
+                name,
+                ", ".join(missing),
+            )
     for save in _saves.in_flight:
         logger.warning(
             "%s of iteration %d is not committed: its asynchronous save was never finalized; call "

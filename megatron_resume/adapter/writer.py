@@ -97,6 +97,11 @@ class Writer:
             if committed is not None and name <= committed:
                 self._failed.pop(name, None)
 
+    def waiting(self) -> dict[PointName, list[str]]:
+        """Points that nobody committed yet, since parts of other processes are still to come; call after `wait`."""
+        unseen = list(self._incomplete.items())
+        return {name: missing for name, missing in unseen if not commit.is_committed(point_path(self.root, name))}
+
     def wait(self) -> None:
         """Return when everything enqueued is written, or was given up with a warning."""
         if os.getpid() == self._pid:  # a forked child has no such thread

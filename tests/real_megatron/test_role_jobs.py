@@ -76,6 +76,20 @@ class RoleJob:
         aside.write_text(how)
         aside.rename(self.gate)
 
+    def losses(self) -> dict[str, set[tuple[str, ...]]]:
+        """Of each iteration what every life that trained it saw."""
+        lives: list[dict[str, list[str]]] = []
+        for line in (self.folder / "losses.txt").read_text().splitlines():
+            iteration = line.split()[0]
+            if not lives or int(iteration) < int(list(lives[-1])[-1]):
+                lives.append({})
+            lives[-1].setdefault(iteration, []).append(line)
+        seen: dict[str, set[tuple[str, ...]]] = {}
+        for life in lives:
+            for iteration, lines in life.items():
+                seen.setdefault(iteration, set()).add(tuple(lines))
+        return dict(sorted(seen.items()))
+
     def run(self) -> int:
         """As a launcher does: from start to end, and again where it asks for that."""
         while True:
@@ -129,6 +143,10 @@ def test_one_role_dies_and_both_go_on_from_their_common_point(jobs: dict[str, Ro
     assert "attempt 2 resumes from iteration 3 of attempt 1" in dead.logs[-1]
     assert "attempt 2 is joined and resumes from iteration 3 of attempt 1" in alive.logs[-1]
     assert committed() == [PointName(3, 1), PointName(6, 2), PointName(8, 2)]
+    for job in jobs.values():
+        losses = job.losses()
+        assert list(losses) == [str(iteration) for iteration in range(1, 9)]
+        assert all(len(seen) == 1 for seen in losses.values()), "what was trained twice came out the same"
 
 
 @pytest.mark.slow
