@@ -63,3 +63,26 @@ def test_killed_between_the_saves_and_before_the_commit_a_run_is_the_undisturbed
     assert read_folder(job.output / "data").committed[-1] == PointName(3, 3)
     assert not (job.output / "data_checkpoint").exists(), "Megatron's own --data-checkpoint-path begins nothing"
     assert sorted(path.name for path in (job.output / "save_model").iterdir()) == ["ppo_policy", "ppo_value"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dies", "crash"),
+    [
+        ("ppo_policy", "attempt.begun"),
+        ("ppo_value", "start.end"),
+        ("ppo_policy", "train_step@policy:2"),
+        ("ppo_value", "save.begin@value:2"),
+        ("ppo_value", "model.synced@value:2"),
+        ("policy", "write.written@data.json:2"),
+        ("policy", "commit.end:2"),
+    ],
+)
+def test_killed_anywhere_a_run_is_the_undisturbed_one(
+    server: Server, undisturbed: ChatLearn, tmp_path: Path, dies: str, crash: str
+) -> None:
+    job = ChatLearn(server, tmp_path / "killed")
+    assert job.start(dies=dies, crash=crash) != 0
+    assert f"crash point {crash.partition(':')[0].partition('@')[0]}" in job.logs[-1], job.logs[-1][-6000:]
+    assert job.start(replicas=1) == 0, job.logs[-1][-6000:]
+    assert job.trace() == undisturbed.trace()

@@ -38,21 +38,22 @@ class RoleJob:
         self.logs: list[str] = []
         self.codes: list[int] = []
 
-    def start(self, gate: int = 0) -> None:
-        """Begin a life of the job, which stands still in the iteration `gate`."""
+    def start(self, gate: int = 0, crash: str = "") -> None:
+        """Begin a life of the job, which stands still in the iteration `gate`, and dies at `crash`."""
         number = len(self.logs) + 1
         self.log, self.gate = self.folder / f"start{number}.log", self.folder / f"gate{number}"
         self.logs.append("")
-        self._thread = threading.Thread(target=self._run, args=(f"{gate}:{self.gate}",))
+        self._thread = threading.Thread(target=self._run, args=(f"{gate}:{self.gate}", crash))
         self._thread.start()
 
-    def _run(self, gate: str) -> None:
+    def _run(self, gate: str, crash: str) -> None:
         flags = "--train-iters 8 --save-interval 3 --eval-iters 0 --eval-interval 100 --log-interval 1"
         flags += " --dataloader-type single --no-check-for-nan-in-loss-and-grad"
         flags += f" --resume-role {self.role} --trained-roles policy,value --resume-lease-time 3"
         ours = ["--save", str(self.folder / "checkpoints"), *flags.split()]
         argv = [str(HERE / "stock_pretrain.py"), *megatron_flags(self.shared), *ours]
         env = {"GATE": gate, "LOSSES": str(self.folder / "losses.txt"), "SIGTERM_AT": None}
+        env |= {"MEGATRON_RESUME_CRASH": crash}
         job: dict[str, Any] = {"name": self.role, "script": str(HERE / "run_command.py"), "log": str(self.log)}
         ended = self.server.run(**job, argv=argv, env=env, num_ranks=RANKS[self.role], fork_helpers=True)
         self.codes.append(ended["code"])
@@ -112,8 +113,17 @@ def jobs(servers: dict[str, Server], tmp_path: Path) -> dict[str, RoleJob]:
     return {role: RoleJob(role, server, tmp_path) for role, server in servers.items()}
 
 
-@pytest.mark.parametrize("dies", ["value", pytest.param("policy", marks=pytest.mark.slow)])
-def test_one_role_dies_and_both_go_on_from_their_common_point(jobs: dict[str, RoleJob], dies: str) -> None:
+@pytest.mark.parametrize(
+    ("dies", "crash"),
+    [
+        pytest.param("value", "", id="value"),
+        pytest.param("policy", "", id="policy", marks=pytest.mark.slow),
+        pytest.param("value", "save.begin@value:2", id="value before its save", marks=pytest.mark.slow),
+        pytest.param("policy", "save.end@policy:2", id="policy after its save", marks=pytest.mark.slow),
+        pytest.param("policy", "write.synced@data.json:2", id="policy before its data", marks=pytest.mark.slow),
+    ],
+)
+def test_one_role_dies_and_both_go_on_from_their_common_point(jobs: dict[str, RoleJob], dies: str, crash: str) -> None:
     dead, alive = jobs[dies], jobs["policy" if dies == "value" else "value"]
     root = dead.shared / "data_checkpoint"
 
@@ -122,12 +132,12 @@ def test_one_role_dies_and_both_go_on_from_their_common_point(jobs: dict[str, Ro
 
     alive.start(gate=7)  # it saves iteration 6 on its own
     until(lambda: has_started(root, 1), alive)
-    dead.start(gate=5)
+    dead.start(gate=5, crash=crash)
     dead.wait_for_gate()
     until(committed, alive, dead)
     alive.wait_for_gate()
-    dead.pass_gate("die")
-    assert dead.wait() == -9
+    dead.pass_gate("go on" if crash else "die")
+    assert dead.wait() == -9, dead.logs[-1][-3000:]
     half = point_path(root, PointName(6, 1))
     until((half / f"{alive.role}.json").exists, alive)
     assert committed() == [PointName(3, 1)], "half a point is none"
