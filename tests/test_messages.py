@@ -10,9 +10,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "megatron_resume"
 KEYS = re.findall(r"^\| `([^`]+)` \|", (ROOT / "docs" / "messages.md").read_text(), flags=re.MULTILINE)
-ERRORS = {"ConfigError", "DamagedError", "MismatchError", "HeldError", "RejoinError", "UncommittedError"}
+ERRORS = {"ConfigError", "DamagedError", "MismatchError", "HeldError", "RejoinError", "UncommittedError", "PromptError"}
 # These say all there is to say: what is called wrongly, by whom, and what to call.
 SELF_EXPLAINING = {"api.py", "tracked.py", "arrays.py", "events.py", "removal.py", "digests.py", "ending.py"}
+SELF_EXPLAINING |= {"given.py", "numbers.py", "batches.py", "episode_sampler.py"}
 SELF_EXPLAINING |= {"chatlearn.py", "imported.py", "plain_pickle.py"}  # of a command that is typed once
 
 
@@ -53,7 +54,7 @@ def test_a_message_that_is_explained_exists(key: str, all_texts: list[str]) -> N
 
 def raised() -> Iterator[tuple[str, str]]:
     """Where an error is raised in what runs with Megatron, and its text."""
-    for folder in ("adapter", "checkpoint", "resume"):
+    for folder in ("adapter", "checkpoint", "data", "resume"):
         for path in sorted((PACKAGE / folder).glob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
                 call = node.exc if isinstance(node, ast.Raise) else None

@@ -3,7 +3,7 @@
 # that cannot be installed, by a longer run of the Hypothesis tests of the same targets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-seconds=${FUZZ_SECONDS:-15} # for each target
+seconds=${FUZZ_SECONDS:-12} # for each target
 
 install() {
     [ -e .venv-fuzz/.installed ] && return

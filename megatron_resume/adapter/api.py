@@ -73,8 +73,9 @@ def track(name: str, obj: Any, *, experience: bool = False, per_rank: bool = Fal
     if obj is None:
         return
     if session is None:
-        if order_of(obj) and not own_position:
-            _unsaved_tracked.add(name, obj)
+        order = order_of(obj)
+        if order is not None and not own_position:
+            _unsaved_tracked.orders[name] = order
         return
     with truthful_end():
         session.tracked.add(name, obj, experience=experience, per_rank=per_rank, own_position=own_position)
@@ -99,6 +100,7 @@ def _restore(session: Session, point: ResumePoint, name: str) -> None:
         session.arrays,
         point.name,
         consumed_samples=consumed,
+        mid_episode=data.progress.mid_episode,
         on_dataset_change=session.config.on_dataset_change,
     )
     if change and ranks.rank() == 0:

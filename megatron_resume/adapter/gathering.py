@@ -34,13 +34,18 @@ class Gathered(msgspec.Struct, frozen=True):
         Raises:
             DamagedError: Something of a rank did not arrive.
         """
-        for key in self.unused:
-            ranks.drop(self.store, key, self.layout["ranks"])
         packed = [self.mine.pack(), *ranks.collect(self.store, self.key, self.layout["ranks"])]
+        for key in self.unused:  # afterwards: a rank that handed this in has handed in what was before it
+            ranks.drop(self.store, key, self.layout["ranks"])
         parts = [msgspec.msgpack.decode(part, type=tuple[bytes, bytes]) for part in packed]
         random_states, arrays = rng.merge([random for random, _ in parts], self.layout)
         tracked, loader_arrays = loaders.merge([states for _, states in parts])
         return random_states, tracked, {**arrays, **loader_arrays}
+
+
+def keys_of(states: Gathered | None) -> tuple[str, ...]:
+    """All keys that are still in the store where `states` are not unpacked, or not to their end."""
+    return () if states is None else (*states.unused, states.key)
 
 
 def gather(key: str, unused: tuple[str, ...], of_loaders: loaders.Captured) -> Gathered | None:

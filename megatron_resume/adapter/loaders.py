@@ -78,12 +78,29 @@ def state_of(name: str, state: Any, data_rank: int, data_ranks: int) -> Any:
     return states[data_rank]
 
 
-def reshards(obj: Any, state: Any, data_ranks: int) -> bool:
-    """Whether `obj` can go on from the job's consumed samples where its state is of another number of ranks."""
-    module = sys.modules.get("megatron_resume.data.batches")
-    if module is None or not is_of_ranks(state) or len(state[TAG]) == data_ranks:
+def reshards(name: str, obj: Any, state: Any, data_ranks: int, *, mid_episode: bool) -> bool:
+    """Whether `obj` can go on from the job's consumed samples where its state is of another number of ranks.
+
+    Raises:
+        MismatchError: It could between two episodes, when it has given what the job has consumed and no more.
+    """
+    if not is_batches(getattr(obj, "batch_sampler", None)):
         return False
-    return isinstance(getattr(obj, "batch_sampler", None), module.RankBatches)
+    if not is_of_ranks(state) or not isinstance(state[TAG], list) or len(state[TAG]) == data_ranks:
+        return False
+    if mid_episode:
+        raise MismatchError(
+            f"{name!r} was saved in mid-episode on {len(state[TAG])} data-parallel ranks, and this run has "
+            f"{data_ranks}: prompts that it gave would come again. Start with as many ranks, or go back to a point "
+            "between two episodes"
+        )
+    return True
+
+
+def is_batches(obj: object) -> bool:
+    """Whether `obj` is what `EpisodeSampler.for_rank` gave."""
+    module = sys.modules.get("megatron_resume.data.batches")
+    return module is not None and isinstance(obj, module.RankBatches)
 
 
 def is_loader(obj: object) -> bool:

@@ -1,5 +1,6 @@
 """Orders that prompts are drawn in: saved at the job's consumed samples, wherever a loader has drawn ahead to."""
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -7,6 +8,8 @@ from typing import Any, Protocol
 import msgspec
 
 from ..errors import DamagedError, MismatchError
+
+logger = logging.getLogger("megatron_resume")
 
 PROOF = "last_samples"  # in the fingerprints of a data checkpoint: digest of the last samples that were drawn
 
@@ -48,6 +51,8 @@ class EpisodeOrder:
 
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
+        self._was_at = sampler.consumed_samples  # when it was moved from here, or tracked
+        self._has_warned = False
 
     def state_at(self, consumed_samples: int) -> dict[str, Any]:
         state: dict[str, Any] = self.sampler.state_dict(consumed_samples)
@@ -55,10 +60,29 @@ class EpisodeOrder:
 
     def restore(self, state: Any, on_dataset_change: str) -> str | None:
         change = self.sampler.load_state_dict(state, on_dataset_change=on_dataset_change)
+        self._was_at = self.sampler.consumed_samples
         return str(change) if change else None
 
     def move_to(self, consumed_samples: int) -> None:
+        given = self.sampler.consumed_samples
+        is_drawn_from = given != self._was_at  # itself: to draw by for_rank does not move it
+        if given > consumed_samples or (is_drawn_from and given < consumed_samples):
+            self._warn(given, consumed_samples)
         self.sampler.seek(consumed_samples)
+        self._was_at = consumed_samples
+
+    def _warn(self, given: int, used: int) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "the sampler gave prompts up to sample %d, and the job says that it used %d: those between %s. Let "
+                "advance() count all that was taken, and nothing else. A DataLoader takes "
+                "batch_sampler=sampler.for_rank(...), since its workers would move the sampler itself ahead of the "
+                "training; what is not the order of the prompts is tracked with own_position=True",
+                given,
+                used,
+                "come again" if given > used else "are skipped",
+            )
 
     def proof_at(self, consumed_samples: int) -> Callable[[], str] | None:
         return lambda: str(self.sampler.proof(consumed_samples))
@@ -180,7 +204,7 @@ def _change_of_size(saved: int, now: int, on_dataset_change: str, why: str = "")
     if saved == now:
         return None
     if now > saved and on_dataset_change == "append":
-        return f"the dataset has {now} samples, {now - saved} more than at the save: 0 repeated, 0 skipped"
+        return f"the dataset had {saved} samples at the save and has {now}: 0 repeated, 0 skipped, {now - saved} new"
     fix = "type --on-dataset-change append if the new ones are at its end" if now > saved and not why else "restore it"
     raise MismatchError(
         f"the dataset had {saved} samples when this was saved, and has {now} now{f'; {why}' if why else ''}: {fix}"

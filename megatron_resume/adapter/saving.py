@@ -202,6 +202,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         curves.report(current.root, current.attempt, role, iteration)
     if _is_saved(current, role, iteration):
         return _already_saved(role, iteration)
+    _check_counted(current, args, iteration)
     current.hold(role, args)
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
@@ -256,6 +257,21 @@ def _is_saved(current: Session, role: str, iteration: int) -> bool:
             "from megatron_resume.progress().iteration"
         )
     return iteration == point or (role, iteration) in _saves.known
+
+
+def _check_counted(current: Session, args: Any, iteration: int) -> None:
+    """Raises ConfigError where an order is tracked whose samples nobody counts: the next start would repeat them."""
+    if current.counts_episodes or not current.tracked.orders:
+        return
+    begun = current.resumes.point.data.progress.consumed_samples if current.resumes else 0
+    progress = _progress(current, args)
+    if progress is msgspec.UNSET or progress.consumed_samples != begun:
+        return
+    raise ConfigError(
+        f"until iteration {iteration} nobody counted a sample of {', '.join(map(repr, current.tracked.orders))}: the "
+        f"next start would begin at sample {begun} again. Call megatron_resume.advance(samples=...) at the end of each "
+        "episode, before its saves"
+    )
 
 
 def _was_trained(current: Session, role: str) -> bool:
@@ -313,6 +329,8 @@ def _gather_states(current: Session, role: str, iteration: int) -> Gathered | No
         return None
     key = f"megatron_resume/{current.attempt}/{iteration}/{_saves.tried[role, iteration]}"
     unused, _saves.unused = tuple(_saves.unused), []
+    if _saves.writer is not None:
+        unused += _saves.writer.take_unused()
     return gathering.gather(key, unused, current.tracked.capture_of_rank())
 
 
@@ -322,8 +340,7 @@ def _completes(current: Session, role: str, iteration: int, saves: Container[tup
 
 def _unused(states: Gathered | None) -> None:
     """These random states will not be asked for, and go when the next ones do."""
-    if states is not None:
-        _saves.unused += [*states.unused, states.key]
+    _saves.unused += gathering.keys_of(states)
 
 
 def _capture(

@@ -38,6 +38,11 @@ class Tracked(msgspec.Struct):
         """Raises ConfigError for a name taken by another object, or for state that cannot be stored."""
         if self.objects.get(name, obj) is not obj:
             raise ConfigError(f"track({name!r}, ...) was called with another object before; use another name")
+        if loaders.is_batches(obj):
+            raise ConfigError(
+                f"track({name!r}, ...) got the batches of a rank, which a DataLoader draws ahead of the training: "
+                "those would be lost. Track the EpisodeSampler that they are of, or a StatefulDataLoader over them"
+            )
         order = None if own_position else order_of(obj)
         per_rank = per_rank or loaders.is_loader(obj)
         if order is None and not (hasattr(obj, "state_dict") and hasattr(obj, "load_state_dict")):
@@ -47,6 +52,8 @@ class Tracked(msgspec.Struct):
             )
         if order is not None:
             self.orders[name] = order
+            if ranks.rank() == 0:  # which saves it; what the state is made of may take long to read
+                _check_storable(name, order.state_at(0))
         elif not per_rank:  # to ask a loader for its state may start its workers
             _check_storable(name, obj.state_dict())  # before any work, not at the first save
         self.objects[name] = obj
@@ -93,9 +100,19 @@ class Tracked(msgspec.Struct):
         where: object,
         *,
         consumed_samples: int = 0,
+        mid_episode: bool = False,
         on_dataset_change: str = "refuse",
     ) -> str | None:
         """Give the object `name` its saved state; what changed in the dataset since, in one line.
+
+        Args:
+            name: of what was added.
+            states: that were saved, by name.
+            arrays: of these.
+            where: they are from, for people.
+            consumed_samples: that the job had come to.
+            mid_episode: what of the running episode was drawn is not among them.
+            on_dataset_change: what to do where the dataset is not the one that was saved with.
 
         Raises:
             DamagedError: The state is not what was saved.
@@ -108,7 +125,7 @@ class Tracked(msgspec.Struct):
             )
         state, obj = states[name], self.objects[name]
         if name in self.per_rank:
-            if loaders.reshards(obj, state, ranks.data_parallel()[1]):
+            if loaders.reshards(name, obj, state, ranks.data_parallel()[1], mid_episode=mid_episode):
                 obj.batch_sampler.load_state_dict({"consumed_samples": consumed_samples})
                 return f"the loader was of {len(state[loaders.TAG])} ranks: its EpisodeSampler goes on without it"
             state = loaders.state_of(name, state, *ranks.data_parallel())

@@ -5,6 +5,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ..crash import crash_point
 from ..errors import ConfigError, DamagedError, UncommittedError
 from .at_end import at_end
 from .committer import Committer, with_path
-from .gathering import Gathered
+from .gathering import Gathered, keys_of
 from .orders import PROOF
 
 logger = logging.getLogger("megatron_resume")
@@ -66,6 +67,7 @@ class Writer:
         self._pid = os.getpid()
         self._incomplete: dict[PointName, list[str]] = {}  # points that still lack parts
         self._failed: dict[PointName, str] = {}  # since the last commit: points that came to nothing, and why
+        self._unused: deque[str] = deque()  # keys of what ranks handed in for saves that failed
         threading.Thread(target=self._work, name="megatron_resume writer", daemon=True).start()
         at_end(self.wait)
 
@@ -102,6 +104,10 @@ class Writer:
         unseen = list(self._incomplete.items())
         return {name: missing for name, missing in unseen if not commit.is_committed(point_path(self.root, name))}
 
+    def take_unused(self) -> tuple[str, ...]:
+        """Keys under which ranks left what no point will hold, once each; for the next that is gathered to delete."""
+        return tuple(self._unused.popleft() for _ in range(len(self._unused)))
+
     def wait(self) -> None:
         """Return when everything enqueued is written, or was given up with a warning."""
         if os.getpid() == self._pid:  # a forked child has no such thread
@@ -115,9 +121,11 @@ class Writer:
             except (OSError, DamagedError, ConfigError) as error:
                 reason = self._failed[save.name] = with_path(error, point_path(self.root, save.name))
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, reason)
+                self._unused.extend(keys_of(save.states))
             except Exception as error:
                 logger.exception("%s of %s is not committed", save.role, save.name)
                 self._failed[save.name] = repr(error)
+                self._unused.extend(keys_of(save.states))
             finally:
                 self._queue.task_done()
 

@@ -1,5 +1,6 @@
 """What each rank takes of the global order, batch by batch: a torch batch_sampler without torch."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
@@ -8,6 +9,8 @@ from .history import Order
 from .numbers import MAX_NUMBER, whole
 from .permutation import Indices
 from .window import Window
+
+_log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -48,25 +51,41 @@ class RankBatches:
             raise ConfigError(f"rank is {self.rank:,} of {self.num_ranks:,} ranks; give 0 to {self.num_ranks - 1:,}")
         self._drawn: int | None = None  # position after the last batch of the running iteration
         self._restored = False
+        self._has_warned = False
 
     def __iter__(self) -> Iterator[Indices]:
         position = self._drawn if self._restored and self._drawn is not None else self._sampler.consumed_samples
-        self._drawn, self._restored = position, False
+        self._drawn = position
         return self._batches(self._sampler.order, self._sampler.window(), position)
 
     def _batches(self, order: Order, window: Window, position: int) -> Iterator[Indices]:
+        self._restored = False  # not before: a StatefulDataLoader with workers begins twice, and draws once
         size = self.num_ranks * self.micro_batch_size
         begin, end = self.rank * self.micro_batch_size, (self.rank + 1) * self.micro_batch_size
         while True:
             _, episode_end = order.episode(position)
             while position + size <= episode_end:
+                self._look_whether_used(position)
                 self._drawn = position + size
                 yield window.read(position, size)[begin:end]
                 position += size
             if position < episode_end:
+                self._look_whether_used(position)
                 self._drawn = episode_end
                 yield self._share(window.read(position, episode_end - position))
             position = episode_end
+
+    def _look_whether_used(self, position: int) -> None:
+        used = self._sampler.consumed_samples
+        if used > position and not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "this iteration goes on at sample %d, and the job has used %d: prompts that the job has used come "
+                "again. Begin a new iteration after `seek`, after an `advance` by more than was drawn, and after the "
+                "first `advance` of a start in mid-episode",
+                position,
+                used,
+            )
 
     def _share(self, rest: Indices) -> Indices:
         size, larger = divmod(len(rest), self.num_ranks)

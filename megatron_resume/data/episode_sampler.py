@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, MismatchError
 from .batches import RankBatches
 from .dataset_change import DatasetChange, change_between, refusal
 from .fingerprint import Content, Dataset, Described, Fingerprint, content, differences
@@ -15,12 +15,13 @@ from .given import checked_datasets, checked_description, checked_setup
 from .history import Change, Order, Rules
 from .numbers import whole
 from .permutation import BLOCK, Indices
-from .state import Saved, packed, unpacked
+from .state import MAX_CHANGES, Saved, packed, unpacked
 from .weights import coarse, shares
 from .window import Window
 
 PROOF_SAMPLES = 1 << 16
 ON_DATASET_CHANGE = ("refuse", "append")
+_WARNED_OF = 8  # datasets, at most
 
 _log = logging.getLogger(__name__)
 
@@ -173,6 +174,11 @@ class EpisodeSampler:
         if found and (on_dataset_change == "refuse" or any(one.why_not for one in found)):
             raise refusal(found, saved.consumed_samples)
         order = saved.order.changed(self._given, at) if found else saved.order
+        if len(order.history) > 1 + MAX_CHANGES:
+            raise MismatchError(
+                f"{MAX_CHANGES:,} changes of the data are recorded already, and no more can be; give the job what was "
+                "saved, or begin anew with --start-over"
+            )
         change = change_between(saved.order, order, found, at) if found else None
         if not self._datasets:
             same = order.setup.sizes == saved.order.setup.sizes
@@ -190,7 +196,9 @@ class EpisodeSampler:
             self._contents = self._read_contents(self._given.sizes)
         return self._contents
 
-    def _read_contents(self, rows: Sequence[int]) -> tuple[Content, ...]:
+    def _read_contents(self, rows: tuple[int, ...]) -> tuple[Content, ...]:
+        if self._datasets and self._contents is not None and rows == self._given.sizes:
+            return self._contents  # to read them may take long
         return tuple(content(one, size) for one, size in zip(self._datasets, rows, strict=False))
 
     def _fingerprint(self, saved_sizes: tuple[int, ...]) -> Fingerprint:
@@ -199,7 +207,8 @@ class EpisodeSampler:
         return Fingerprint(self._order.rules, self._given, self._read_contents(sizes), self._described)
 
     def _warn_of_coarse_weights(self) -> None:
-        for number, wanted, has in coarse(shares(self._given.weights, self._given.sizes), self._given.slots()):
+        found = list(coarse(shares(self._given.weights, self._given.sizes), self._given.slots()))
+        for number, wanted, has in found[:_WARNED_OF]:
             name = f" ({self._datasets[number].name})" if self._datasets else ""
             _log.warning(
                 "dataset %d%s is to be %.3g%% of all samples and will be %.3g%%, as near as a cycle of 65,536 samples "
@@ -209,6 +218,8 @@ class EpisodeSampler:
                 100 * wanted,
                 100 * has,
             )
+        if len(found) > _WARNED_OF:
+            _log.warning("and %s other datasets are as coarse", f"{len(found) - _WARNED_OF:,}")
 
 
 def _laid_out(order: Order, flat: bool, start: int, count: int) -> Indices:

@@ -9,7 +9,7 @@ import msgspec
 from ..shown import shown_in_line
 from .history import Change, Order, Rules, Setup, unchangeable
 
-Described: TypeAlias = dict[str, str | int | float]  # by the job: samples per prompt, tokenizer, template ...
+Described: TypeAlias = dict[str, str | bool | int | float]  # by the job: samples per prompt, tokenizer, template ...
 
 _NAME_BYTES = 64  # in JSON
 _DIGEST_CHARACTERS = 64
@@ -60,7 +60,7 @@ class Difference(msgspec.Struct, frozen=True):
 def content(dataset: Dataset, rows: int) -> Content:
     """Of the first `rows` rows of `dataset`; without digest where it has fewer."""
     digest = dataset.digest(rows)[:_DIGEST_CHARACTERS] if rows <= len(dataset) else None
-    return Content(_short(str(dataset.name)), digest)
+    return Content(_short(shown_in_line(str(dataset.name))), digest)  # names of files need not be UTF-8
 
 
 def _short(name: str) -> str:

@@ -57,21 +57,36 @@ def checked_datasets(datasets: Sequence[Dataset] | Dataset | None, sizes: Sequen
 
 
 def checked_description(described: Mapping[str, str | int | float]) -> Described:
-    """Raises ConfigError for what is no short plain value."""
+    """As plain values of Python; ConfigError for what is no short one."""
     if len(described) > MAX_DESCRIBED:
         raise ConfigError(f"described has {len(described)} entries; give {MAX_DESCRIBED} at most")
     for name, value in described.items():
-        if not isinstance(name, str) or len(name) > MAX_TEXT or not _is_plain(value):
+        if not isinstance(name, str) or not _is_text(name) or not _is_plain(value):
             raise ConfigError(
-                f"described has {name!r}: {str(value)[:80]!r}; give a whole number, a finite one, or a text of up to "
-                f"{MAX_TEXT} characters: of a longer text, its digest"
+                f"described has {name!r}: {str(value)[:80]!r}; give a whole number, a finite one, True, False, or a "
+                f"text of up to {MAX_TEXT} characters in UTF-8: of a longer text, its digest"
             )
-    return dict(described)
+    return {str(name): _plain(value) for name, value in described.items()}
 
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, str):
-        return len(value) <= MAX_TEXT
+        return _is_text(value)
     if isinstance(value, int):
         return abs(value) < MAX_NUMBER
     return isinstance(value, float) and math.isfinite(value)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # as a path may be
+        return False
+    return len(value) <= MAX_TEXT
+
+
+def _plain(value: str | int | float) -> str | int | float:
+    """numpy's texts and numbers are those of Python too, and yet no JSON writer takes them."""
+    if isinstance(value, str):
+        return str(value)
+    return value if isinstance(value, int) else float(value)

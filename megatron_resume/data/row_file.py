@@ -76,6 +76,8 @@ class RowFile:
         size = self._index.span(rows)[0]
         try:
             with open_plain(self.path.resolve()) as file:
+                if not self._source.is_still(os.fstat(file.fileno())):
+                    raise self._changed()  # another file came in its place
                 digest = digest_of_content(file, size)
         except EOFError as error:
             raise self._changed() from error

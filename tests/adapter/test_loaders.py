@@ -1,5 +1,6 @@
 """torchdata's StatefulDataLoader, tracked: each data-parallel rank gets its own position back, or is refused."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,8 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from megatron_resume.adapter import loaders, ranks
 from megatron_resume.adapter.tracked import Tracked
-from megatron_resume.errors import DamagedError, MismatchError
+from megatron_resume.data import EpisodeSampler
+from megatron_resume.errors import ConfigError, DamagedError, MismatchError
 
 ROWS = list(range(60))
 
@@ -65,6 +67,54 @@ def test_another_number_of_ranks_is_refused_with_the_reason(as_rank: Any) -> Non
     tracked.add("loader", loader(0, 3, 0))
     with pytest.raises(MismatchError, match="the position of each of 2 data-parallel ranks, and this run has 3"):
         tracked.load("loader", states, arrays, "the point")
+
+
+def over_a_sampler(rank: int, num_ranks: int, workers: int) -> Any:
+    batches = EpisodeSampler(1_000, samples_per_episode=14).for_rank(rank, num_ranks, 2)
+    return StatefulDataLoader(range(1_000), batch_sampler=batches, num_workers=workers, collate_fn=list)
+
+
+def saved_over_a_sampler(workers: int, as_rank: Any) -> tuple[Any, list[int]]:
+    """What two ranks left after five steps, and what they drew."""
+    parts, drawn = [], []
+    for rank in range(2):
+        as_rank(rank, 2)
+        made, tracked = over_a_sampler(rank, 2, workers), Tracked()
+        tracked.add("loader", made)
+        drawn += [row for batch in itertools.islice(made, 5) for row in batch]
+        parts.append(tracked.capture_of_rank().pack())
+    return loaders.merge(parts)[0], drawn
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3])
+def test_over_an_episode_sampler_any_number_of_ranks_goes_on(num_ranks: int, workers: int, as_rank: Any) -> None:
+    states, drawn = saved_over_a_sampler(workers, as_rank)
+    consumed = len(drawn)
+    for rank in range(num_ranks):
+        as_rank(rank, num_ranks)
+        made, tracked = over_a_sampler(rank, num_ranks, workers), Tracked()
+        tracked.add("loader", made)
+        told = tracked.load("loader", states, {}, "the point", consumed_samples=consumed)
+        assert told == (None if num_ranks == 2 else "the loader was of 2 ranks: its EpisodeSampler goes on without it")
+        drawn += [row for batch in itertools.islice(made, 6) for row in batch]
+    order = EpisodeSampler(1_000, samples_per_episode=14).take(len(drawn)).tolist()
+    assert sorted(drawn) == sorted(order)
+
+
+def test_in_mid_episode_a_loader_of_other_ranks_is_refused(as_rank: Any) -> None:
+    """Its position is the job's between two episodes only: here it has given prompts that are not used up."""
+    states, drawn = saved_over_a_sampler(0, as_rank)
+    as_rank(0, 1)
+    tracked = Tracked()
+    tracked.add("loader", over_a_sampler(0, 1, 0))
+    with pytest.raises(MismatchError, match="saved in mid-episode on 2 data-parallel ranks, and this run has 1"):
+        tracked.load("loader", states, {}, "the point", consumed_samples=len(drawn), mid_episode=True)
+
+
+def test_the_batches_of_a_rank_are_no_state_of_the_job_since_a_loader_draws_them_ahead() -> None:
+    batches = EpisodeSampler(100, samples_per_episode=10).for_rank(0, 1, 2)
+    with pytest.raises(ConfigError, match="draws ahead of the training: .* Track the EpisodeSampler"):
+        Tracked().add("batches", batches)
 
 
 def test_of_ranks_that_read_the_same_data_the_first_speaks(as_rank: Any) -> None:

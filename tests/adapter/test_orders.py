@@ -1,11 +1,15 @@
-"""Megatron's own samplers, tracked: they go on where the job stopped, or say why they cannot."""
+"""Samplers, tracked: they go on where the job stopped, or say why they cannot."""
 
+import itertools
 from typing import Any
 
 import pytest
 from megatron.training.datasets.data_samplers import MegatronPretrainingRandomSampler, MegatronPretrainingSampler
+from torch.utils.data import DataLoader
 
 from megatron_resume.adapter.orders import order_of
+from megatron_resume.adapter.tracked import Tracked
+from megatron_resume.data import EpisodeSampler
 from megatron_resume.errors import DamagedError, MismatchError
 
 TOTAL, MICRO = 101, 2
@@ -96,6 +100,8 @@ def test_a_dataset_that_grew_is_refused_unless_its_new_rows_may_be_appended() ->
 
     with pytest.raises(MismatchError, match="had 101 samples when this was saved, and has 110 now: type --on-dataset"):
         resumed(grown, sequential(0, 1), 12, 1)
+    told = order_of(grown(0, 1)).restore(order_of(sequential(0, 1)).state_at(12), "append")
+    assert told == "the dataset had 101 samples at the save and has 110: 0 repeated, 0 skipped, 9 new"
     (sampler,) = resumed(grown, sequential(0, 1), 12, 1, "append")
     assert drawn([sampler], 1) == [{12, 13}]
 
@@ -111,5 +117,57 @@ def test_a_state_that_is_none_is_refused(state: Any) -> None:
         order_of(sequential(0, 1)).restore(state, "refuse")
 
 
+def test_what_a_state_is_made_of_is_read_when_it_is_tracked_and_not_at_the_first_save() -> None:
+    class Rows:
+        name, asked = "prompts.jsonl", list[int]()
+
+        def __len__(self) -> int:
+            return 50
+
+        def digest(self, rows: int) -> str:
+            self.asked.append(rows)
+            return "f" * 64
+
+    tracked = Tracked()
+    tracked.add("prompts", EpisodeSampler(50, samples_per_episode=8, datasets=Rows()))
+    assert Rows.asked == [50]
+    tracked.capture(8)
+    assert Rows.asked == [50]
+
+
 def test_what_is_no_sampler_follows_nothing() -> None:
     assert order_of(object()) is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_prompts_that_a_loader_drew_ahead_and_the_job_draws_again_are_told(
+    workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    sampler = EpisodeSampler(1_000, samples_per_episode=8)
+    batches = iter(DataLoader(range(1_000), sampler=sampler, batch_size=4, num_workers=workers))
+    given = []
+    for episode in range(1, 7):
+        given += [row for batch in itertools.islice(batches, 2) for row in batch.tolist()]
+        order_of(sampler).move_to(8 * episode)
+    again = len(given) - len(set(given))
+    assert (again > 0) == bool(workers)
+    assert ("come again" in caplog.text) == bool(workers)
+    assert ("batch_sampler=sampler.for_rank" in caplog.text) == bool(workers)
+
+
+def test_prompts_that_the_job_counts_and_did_not_take_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """As of a second sampler, of another dataset, that is not tracked with own_position."""
+    order = order_of(EpisodeSampler(1_000, samples_per_episode=8))
+    order.sampler.take(2)
+    order.move_to(8)
+    assert "gave prompts up to sample 2, and the job says that it used 8: those between are skipped" in caplog.text
+    assert "own_position=True" in caplog.text
+
+
+def test_an_order_that_moves_with_the_job_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    order = order_of(EpisodeSampler(1_000, samples_per_episode=8))
+    order.restore(EpisodeSampler(1_000, samples_per_episode=8).state_dict(40), "refuse")
+    order.move_to(48)  # of a loader over for_rank, which does not move it
+    order.sampler.take(8)
+    order.move_to(56)
+    assert (order.sampler.consumed_samples, caplog.text) == (56, "")

@@ -3,13 +3,19 @@
 import logging
 import multiprocessing
 import os
+import random
 from errno import EACCES, EDQUOT, EIO, ENOSPC, EROFS, ESTALE, errorcode
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 from job_on_disk import JobOnDisk
 
-from megatron_resume.adapter import life
+from megatron_resume.adapter import life, loaders, ranks, rng
+from megatron_resume.adapter.gathering import Gathered, OfRank
 from megatron_resume.adapter.writer import FinishedSave, Writer
 from megatron_resume.checkpoint import commit
 from megatron_resume.checkpoint.atomic import replace
@@ -307,3 +313,29 @@ def test_a_full_disk_is_not_filled_with_what_could_not_be_written(
             made.enqueue(save)
         made.wait()
     assert [path.name for path in job.root.rglob("*.tmp")] == []
+
+
+@pytest.mark.parametrize("in_time", [True, False], ids=["while it is written", "while they are waited for"])
+def test_what_ranks_handed_in_for_a_save_that_fails_is_deleted_with_that_of_the_next_one(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch, in_time: bool
+) -> None:
+    monkeypatch.setattr(ranks, "COLLECT_S", 0.01)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    before = store.num_keys()
+    for key in ("an older one/1", "failing/1", *["failing/2"] * in_time):
+        store.set(key, mine().pack())
+    made = writer(job)
+    states = Gathered(mine(), store, "failing", ("an older one",), {"ranks": 3})
+    problem = "the folder cannot be written" if in_time else None
+    made.enqueue(msgspec.structs.replace(finished(job, "value", PointName(2, 1)), states=states, problem=problem))
+    made.wait()
+    for key in ("next/1", "next/2"):
+        store.set(key, mine().pack())
+    Gathered(mine(), store, "next", made.take_unused(), {"ranks": 3}).unpack()
+    assert store.num_keys() == before
+    assert made.take_unused() == ()
+
+
+def mine() -> OfRank:
+    random_states = rng.Captured(random.getstate(), np.random.get_state(), {"torch": torch.get_rng_state()})
+    return OfRank(random_states, loaders.Captured(0, {}, {}))

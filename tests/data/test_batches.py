@@ -73,6 +73,19 @@ def test_an_iteration_begins_where_the_sampler_is_when_it_begins() -> None:
     assert next(iter(batches)).tolist() == [20, 21, 22, 23]
 
 
+def test_batches_that_lag_behind_the_job_say_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    sampler = EpisodeSampler(100, samples_per_episode=8)
+    rows = iter(sampler.for_rank(0, 1, 4))
+    next(rows)
+    sampler.advance(4)
+    next(rows)
+    assert caplog.text == ""
+    sampler.advance(12)  # of which it gave four: as at a start in mid-episode
+    next(rows), next(rows)
+    assert caplog.text.count("prompts that the job has used come again") == 1
+    assert "goes on at sample 8" in caplog.text and "has used 16" in caplog.text
+
+
 def test_drawing_batches_does_not_move_the_sampler() -> None:
     sampler = EpisodeSampler(100, samples_per_episode=50)
     next(iter(sampler.for_rank(0, 1, 4)))
@@ -109,6 +122,13 @@ def test_a_restored_position_holds_for_one_iteration() -> None:
     batches = sampler.for_rank(0, 1, 2)
     batches.load_state_dict({"consumed_samples": 30})
     assert [next(iter(batches)).tolist() for _ in range(2)] == [[30, 31], [0, 1]]
+
+
+def test_a_restored_position_holds_until_a_batch_is_drawn() -> None:
+    batches = EpisodeSampler(100, samples_per_episode=50, shuffle=False).for_rank(0, 1, 2)
+    batches.load_state_dict({"consumed_samples": 30})
+    iter(batches)
+    assert next(iter(batches)).tolist() == [30, 31]
 
 
 @pytest.mark.parametrize("state", [{}, None, {"consumed_samples": -1}, {"consumed_samples": True}, {"other": 1}])

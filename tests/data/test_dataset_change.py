@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from megatron_resume.data import EpisodeSampler
+from megatron_resume.data import EpisodeSampler, episode_sampler
 from megatron_resume.errors import ConfigError, MismatchError
 
 
@@ -262,6 +262,35 @@ def test_a_sampler_can_load_one_state_after_another() -> None:
     for at in (42, 7):
         job.load_state_dict(sampler(OLD, at=at).state_dict(), on_dataset_change="append")
         assert (job.consumed_samples, job.state_dict()["changes"]) == (at, [{"at": at, "sizes": [130]}])
+
+
+def test_more_changes_than_a_state_can_hold_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(episode_sampler, "MAX_CHANGES", 2)
+    state = sampler(OLD).state_dict()
+    for rows, at in ((110, 10), (120, 20)):
+        job = sampler(Rows("math.jsonl", texts(rows)))
+        state["consumed_samples"] = at
+        job.load_state_dict(state, on_dataset_change="append")
+        state = job.state_dict()
+    state["consumed_samples"] = 30
+    with pytest.raises(MismatchError, match="2 changes of the data are recorded .* --start-over"):
+        sampler(Rows("math.jsonl", texts(130))).load_state_dict(state, on_dataset_change="append")
+    assert sampler(Rows("math.jsonl", texts(120))).load_state_dict(state) is None
+
+
+def test_a_digest_is_asked_for_once() -> None:
+    asked: list[int] = []
+
+    class Slow(Rows):
+        def digest(self, rows: int) -> str:
+            asked.append(rows)
+            return super().digest(rows)
+
+    job = sampler(Slow("math.jsonl", texts(100)))
+    state = job.state_dict()
+    job.load_state_dict(state)
+    job.state_dict()
+    assert asked == [100]
 
 
 def test_a_policy_that_does_not_exist_is_refused() -> None:

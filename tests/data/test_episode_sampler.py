@@ -210,6 +210,7 @@ def test_a_proof_sees_one_other_row() -> None:
         ({"sizes": [4, 4], "drop_last": True}, "drop_last with several datasets: .* leave drop_last out"),
         ({"sizes": 2, "drop_last": True}, "drop_last with 2 rows and 3 samples per episode would drop every sample"),
         ({"described": {"template": "x" * 257}}, "of a longer text, its digest"),
+        ({"described": {"tokenizer": "of a path\udcff"}}, "a text of up to 256 characters in UTF-8"),
         ({"described": {"tokenizer": None}}, "described has 'tokenizer': 'None'"),
         ({"described": dict.fromkeys(map(str, range(17)), 1)}, "17 entries; give 16 at most"),
     ],
@@ -255,6 +256,12 @@ def test_numpys_whole_numbers_are_taken() -> None:
 def test_a_weight_that_no_cycle_can_keep_is_warned_of_with_both_shares(caplog: pytest.LogCaptureFixture) -> None:
     EpisodeSampler([10**9 + 7, 10], samples_per_episode=3)
     assert "dataset 1 is to be 1e-06% of all samples and will be 0.00153%" in caplog.text
+
+
+def test_of_many_coarse_weights_a_few_are_warned_of_and_the_others_counted(caplog: pytest.LogCaptureFixture) -> None:
+    EpisodeSampler([10**9 + 7, *[10] * 2_000], samples_per_episode=3)
+    assert len(caplog.records) == 9
+    assert "and 1,993 other datasets are as coarse" in caplog.text
 
 
 def test_weights_that_a_cycle_keeps_are_not_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -202,7 +202,14 @@ def test_a_file_that_was_replaced_by_another_still_gives_its_own_prompts(write: 
     assert prompts[0] == "a"
 
 
-def test_the_digest_of_some_rows_is_that_of_a_file_of_these_rows(write: Write) -> None:
+def test_the_digest_of_some_rows_is_not_that_of_a_file_that_came_in_its_place(write: Write, tmp_path: Path) -> None:
+    prompts = JsonlPrompts(write(prompt("a"), prompt("b")))
+    os.replace(write(prompt("c"), prompt("d"), name="other"), tmp_path / "prompts.jsonl")
+    with pytest.raises(PromptError, match="was written to while it was in use"):
+        prompts.digest(1)
+
+
+def test_the_digest_of_some_rows_is_that_that_of_a_file_of_these_rows(write: Write) -> None:
     prompts = JsonlPrompts(write(*map(prompt, "abcdef")))
     for rows in range(1, 7):
         assert prompts.digest(rows) == JsonlPrompts(write(*map(prompt, "abcdef"[:rows]), name="first")).digest(rows)

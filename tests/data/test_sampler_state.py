@@ -3,12 +3,13 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from megatron_resume.data import EpisodeSampler
-from megatron_resume.errors import DamagedError, ResumeError
+from megatron_resume.errors import DamagedError, MismatchError, ResumeError
 
 
 class LongNamed:
@@ -79,6 +80,22 @@ def test_a_state_of_one_dataset_is_of_300_bytes_at_most() -> None:
     sampler = EpisodeSampler(10**9, samples_per_episode=1_024)
     sampler.seek(990_000_000)
     assert len(json.dumps(sampler.state_dict())) <= 300
+
+
+@pytest.mark.parametrize("value", [True, 0, -1.5, np.float64(0.25), np.str_("llama"), "", "\x1b[2J\u2028"])
+def test_whatever_a_job_may_describe_is_known_to_the_next_one(value: str | float) -> None:
+    state = json.loads(json.dumps(job(described={"what": value}).state_dict()))
+    assert job(described={"what": value}).load_state_dict(state) is None
+    with pytest.raises(MismatchError, match="what has changed"):
+        job(described={"what": "another"}).load_state_dict(state)
+
+
+def test_a_dataset_may_have_a_name_that_is_no_utf_8() -> None:
+    class Named(LongNamed):
+        name = "prompts\udcff\n.jsonl"
+
+    state = EpisodeSampler(5, samples_per_episode=2, datasets=Named(5)).state_dict()
+    assert json.loads(json.dumps(state))["datasets"][0]["name"] == "prompts\\udcff\\n.jsonl"
 
 
 FORGED = {

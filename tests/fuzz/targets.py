@@ -4,6 +4,8 @@ A target raises nothing but AssertionError, and that where a reader breaks its p
 byte what the rest is meant for.
 """
 
+import functools
+import io
 import os
 import shutil
 import tempfile
@@ -35,7 +37,10 @@ from megatron_resume.checkpoint.records import (
     encode,
 )
 from megatron_resume.cli.status import examine
-from megatron_resume.errors import ConfigError, DamagedError
+from megatron_resume.data import EpisodeSampler, JsonlPrompts
+from megatron_resume.data.line_index import BadIndex, Source, build_index, open_index
+from megatron_resume.data.lines import silent
+from megatron_resume.errors import ConfigError, DamagedError, PromptError, ResumeError
 from megatron_resume.resume.choose import Fresh, Resume
 from megatron_resume.shown import shown_in_json
 
@@ -147,8 +152,61 @@ def _assert_readers_hold(job: JobOnDisk) -> None:
     msgspec.json.decode(text)
 
 
+def sampler(data: bytes) -> None:
+    """The state of an EpisodeSampler: one that is refused has moved nothing, and one that is taken goes on."""
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        state = msgspec.json.decode(data)
+        made = _sampler([60, 70])
+        before = made.state_dict()
+        try:
+            made.load_state_dict(state, on_dataset_change="append")
+        except ResumeError:
+            assert made.state_dict() == before
+        else:
+            made.take(30)
+            made.load_state_dict(made.state_dict())
+
+
+def _sampler(sizes: list[int]) -> EpisodeSampler:
+    return EpisodeSampler(sizes, samples_per_episode=10, described={"tokenizer": "llama"})
+
+
+def index(data: bytes) -> None:
+    """An index of a prompt file: no row lies outside of the file."""
+    path = Path(_stage_of_prompts().name, "index")
+    path.write_bytes(data)
+    with suppress(BadIndex):
+        found = open_index(path, PROMPTS)
+        for row in range(len(found)):
+            begin, end = found.span(row)
+            assert 0 <= begin < end <= PROMPTS.size and found.line(row) > 0
+
+
+def prompts(data: bytes) -> None:
+    """A prompt file: each row is a text, or refused by name."""
+    folder = Path(_stage_of_prompts().name)
+    (folder / "prompts.jsonl").write_bytes(data)
+    try:
+        found = JsonlPrompts(folder / "prompts.jsonl", cache_dir=folder / "cache")
+        assert all(found)
+        assert found.digest(len(found))
+    except PromptError as error:
+        assert str(error).isprintable()
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+
+
+PROMPT_FILE = b'{"prompt": "a"}\r\n\n{"prompt": "b", "id": [1, 2]}\n'
+PROMPTS = Source("of no path", len(PROMPT_FILE), 1, 2)
+
+
+@functools.cache
+def _stage_of_prompts() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="fuzz")
+
+
 TARGETS: dict[str, Target] = {
-    target.__name__: target for target in (record, pickled, tracked, safetensors, name, file_of_a_job)
+    target.__name__: target
+    for target in (record, pickled, tracked, safetensors, name, file_of_a_job, sampler, index, prompts)
 }
 
 
@@ -156,6 +214,10 @@ def seeds() -> dict[str, list[bytes]]:
     """Inputs that each target takes without refusing, to begin from."""
     import pickle
 
+    earlier, later, written = _sampler([50, 70]), _sampler([60, 70]), io.BytesIO()
+    earlier.seek(20)
+    later.load_state_dict(earlier.state_dict(), on_dataset_change="append")
+    build_index(io.BytesIO(PROMPT_FILE), PROMPTS, written, silent)
     job = _job()
     point = point_path(job.root, NEWEST)
     start = (job.root / ATTEMPTS / "0001" / START).read_bytes()
@@ -174,6 +236,9 @@ def seeds() -> dict[str, list[bytes]]:
             b'{"a":{"$array":"a"},"s":{"$array":"a","scalar":true},"t":{"$tuple":[1,{"$float":"nan"}]}}',
             b'{"t":{"$tensor":"b","dtype":"uint8","shape":[4]},"i":{"$items":[[1,{"$bytes":"AA=="}]]}}',
         ],
+        "sampler": [msgspec.json.encode(later.state_dict())],
+        "index": [written.getvalue()],
+        "prompts": [PROMPT_FILE],
         "safetensors": [codec.dump({"a": codec.np.zeros(2)})],
         "name": [b"iter_0000004.a0001"],
         "file_of_a_job": [

@@ -148,7 +148,7 @@ class Run:
         """Start the job, which must die at its crash point."""
         ended = self.start(*flags, crash=crash, **options)
         assert f"crash point {crash.partition(':')[0]}" in ended.log, ended.log[-6000:]
-        assert ended.code == -9, ended.codes
+        assert -9 in ended.codes, ended.codes  # another rank, which lost its peer, may be seen to end before it
         return ended
 
     def trace(self) -> list[dict[str, Any]]:

@@ -197,6 +197,21 @@ def draws_in_another_order():
     keys._DOMAIN = b"megatron_resume order 2\0"
 
 
+def draws_and_never_counts():
+    """As a loop of one's own that tracks its sampler, and knows neither progress nor advance."""
+    from rlhf import update
+
+    def train_without_counting(built, *args, **kwargs):
+        counted = built.args.consumed_train_samples
+        loss = train(built, *args, **kwargs)
+        built.args.consumed_train_samples = counted
+        return loss
+
+    train, update._train = update._train, train_without_counting
+    megatron_resume.progress = api.Progress
+    megatron_resume.advance = lambda *, samples: None
+
+
 def draws_from_a_loader():
     """As a script whose prompts come from torchdata, each rank with a part of its own."""
     from rlhf.job import Job

@@ -122,6 +122,16 @@ def test_in_file_order_prompts_come_as_chatlearn_draws_them(
     assert drawn(run) == {position: position % 24 for position in range(EPISODES * PER_EPISODE)}
 
 
+def test_a_loop_that_draws_prompts_and_never_counts_them_is_stopped_at_its_first_save(
+    new_run: Callable[..., Run],
+) -> None:
+    run = new_run()
+    ended = run.tampered("draws_and_never_counts")
+    assert ended.refused_with == 78, ended.log[-4000:]
+    assert "until iteration 2 nobody counted a sample of 'prompts'" in ended.log
+    assert "megatron_resume.advance(samples=...)" in ended.log
+
+
 def loader_drew(run: Run) -> dict[int, list[int]]:
     """What each rank's StatefulDataLoader gave: the killed start's first episode, and all of the last start."""
     found: dict[int, list[int]] = {}
