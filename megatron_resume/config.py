@@ -199,12 +199,15 @@ def _add(group: argparse._ArgumentGroup, key: str, text: str, options: Mapping[s
         ) from error
 
 
-def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> ResumeConfig:
+def resolve(
+    flags: Mapping[str, object], environ: Mapping[str, str], told: Mapping[str, Given] | None = None
+) -> ResumeConfig:
     """The configuration that the flags, the environment and the YAML file make together.
 
     `flags` maps destinations to values, None where a flag was not given: `vars(args)`. A flag wins over
     a `MEGATRON_RESUME_*` variable, that over the `runtime:` section of `--resume-config`, that over the
-    default. Only the value that wins is converted and checked.
+    default. Only the value that wins is converted and checked. `told` is what an engine says that has read its own
+    YAML, instead of the file.
 
     Raises:
         ConfigError: A key is unknown, or a value is wrong; the message names where, and what to type.
@@ -216,6 +219,7 @@ def resolve(flags: Mapping[str, object], environ: Mapping[str, str]) -> ResumeCo
     path = flags.get("resume_config") or environ.get(CONFIG_VARIABLE)
     if path:
         given = {**from_yaml(str(path), KEYS, environ, skip=given), **given}
+    given = {**(told or {}), **given}
     values = {key: _converted(key, given[key], environ) for key in KEYS if key in given}
     return ResumeConfig(**{key: value for key, value in values.items() if value is not None})  # type: ignore[arg-type]
 

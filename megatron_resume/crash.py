@@ -18,6 +18,7 @@ POINTS = {
     "save.begin": "before Megatron's save (of a role), with its moment captured",
     "save.end": "after Megatron's save returned (of a role)",
     "model.synced": "after the files of a role's model were made durable and recorded",
+    "data.end": "after the data of a point was written by a process that trains no role",
     "write.begin": "before a file is written under its temporary name",
     "write.written": "after that, before its fsync",
     "write.synced": "after its fsync, before it gets its name",

@@ -22,6 +22,7 @@ IMPORT, PICKLE = "checkpoint/test_chatlearn.py", "checkpoint/test_plain_pickle.p
 REFUSED_IMPORT = f"{IMPORT}::test_a_refusal_says_what_is_there_and_changes_nothing"
 CARELESS, CHOOSE, HERE = "real_megatron/test_careless_scripts.py", "resume/test_choose.py", Path(__file__).name
 PRUNE, ORDER = "cli/test_prune.py", "real_megatron/test_prompt_order.py"
+CHATLEARN = "test_chatlearn_manager.py"  # the same with its own engine on our store
 READING, WRITING = "checkpoint/test_reading_points.py", "checkpoint/test_writing.py"
 
 # What is hit, and what a user gets elsewhere -> the tests that prove otherwise here.
@@ -29,16 +30,22 @@ LINES = {
     "killed after policy's save, before value's: policy at 4, value and data at 2": (
         f"{RESUME}::test_killed_twice_and_resumed_a_run_is_identical_to_the_undisturbed_one",
         REFUSED_IMPORT,
+        f"{CHATLEARN}::test_killed_before_the_data_the_episode_is_trained_again_by_all",
     ),
     "killed after both models, before the data: an episode is trained twice": (
         f"{WORK}::test_killed_after_both_models_before_the_data_no_episode_is_trained_twice",
         REFUSED_IMPORT,
+        f"{CHATLEARN}::test_killed_before_the_data_the_episode_is_trained_again_by_all",
     ),
     "killed after the data of replica 0: replica 1 starts at row 0": (
         REFUSED_IMPORT,
         f"{WORK}::test_state_is_global_a_run_of_one_rank_goes_on_where_two_ranks_stopped",
+        f"{CHATLEARN}::test_killed_after_the_data_of_replica_0_all_replicas_are_at_one_place",
     ),
-    "the user rolls back: the data goes, the models stay": (f"{ENDS}::test_rolling_back_goes_on_from_there_once",),
+    "the user rolls back: the data goes, the models stay": (
+        f"{ENDS}::test_rolling_back_goes_on_from_there_once",
+        f"{CHATLEARN}::test_a_roll_back_takes_models_and_data_back",
+    ),
     "roll back, then train on: a step of the abandoned line is taken": (
         f"{WORK}::test_trained_on_after_a_roll_back_the_abandoned_line_is_never_taken",
         f"{CHOOSE}::test_points_that_were_rolled_back_are_never_chosen_by_themselves",
@@ -46,14 +53,17 @@ LINES = {
     "2 replicas become 4: the new ones start at row 0": (
         f"{IMPORT}::test_two_replicas_or_four_leave_the_same_state",
         f"{WORK}::test_state_is_global_a_run_of_one_rank_goes_on_where_two_ranks_stopped",
+        f"{CHATLEARN}::test_the_number_of_replicas_may_change",
     ),
     "torn meta file: a traceback, the good older one is not tried": (
         f"{IMPORT}::test_a_step_that_is_named_is_taken_where_data_and_models_have_it",
         f"{READING}::test_a_damaged_point_is_passed_over_with_its_reason_for_the_older_one",
+        f"{CHATLEARN}::test_a_torn_newest_point_and_no_tracker_cost_one_episode",
     ),
     "truncated tracker: a silent restart from 0": (
         f"{WORK}::test_a_truncated_tracker_and_one_that_names_a_folder_that_is_gone_cost_nothing",
         REFUSED_IMPORT,
+        f"{CHATLEARN}::test_a_torn_newest_point_and_no_tracker_cost_one_episode",
     ),
     "tracker names a folder that is gone: a restart from 0 with good checkpoints beside it": (
         f"{WORK}::test_a_truncated_tracker_and_one_that_names_a_folder_that_is_gone_cost_nothing",
@@ -68,6 +78,7 @@ LINES = {
         f"{WORK}::test_folders_of_others_are_never_touched",
         f"{PRUNE}::test_times_and_folders_of_others_decide_nothing_and_stay",
         f"{WRITING}::test_a_fresh_start_leaves_what_is_not_of_this_job",
+        f"{CHATLEARN}::test_points_are_counted_and_neither_replicas_nor_folders_of_others",
     ),
     "meta.pkl of somebody else: its code runs": (
         f"{WORK}::test_a_pickle_of_somebody_else_runs_no_code",
@@ -92,6 +103,7 @@ LINES = {
     "keep 2 with 4 replicas: folders are counted, and half of the newest step is deleted": (
         f"{PRUNE}::test_many_folders_of_few_points_are_few_points",
         "resume/test_retention.py::test_a_point_whose_model_somebody_deleted_counts_for_nothing",
+        f"{CHATLEARN}::test_points_are_counted_and_neither_replicas_nor_folders_of_others",
     ),
     "clock skew, rsync: retention deletes what was just written": (
         f"{PRUNE}::test_times_and_folders_of_others_decide_nothing_and_stay",
@@ -120,10 +132,12 @@ LINES = {
     ),
     "samples per episode changed, 16 to 999: accepted, prompts repeat and vanish": (
         f"{ORDER}::test_an_argument_that_would_change_the_order_is_refused",
+        f"{CHATLEARN}::test_another_number_of_samples_per_episode_is_refused",
     ),
     "the dataset grew by a row: another permutation, prompts repeat and vanish": (
         f"{ORDER}::test_a_dataset_that_grew_by_a_row_is_refused_and_nothing_is_repeated_or_lost_when_it_is_appended",
         "adapter/test_orders.py::test_a_dataset_that_grew_is_refused_unless_its_new_rows_may_be_appended",
+        f"{CHATLEARN}::test_other_prompts_than_were_saved_with_are_refused",
     ),
     "Megatron's random sampler on 8, then 6 ranks: thousands of samples repeated or lost": (
         "adapter/test_orders.py::test_the_trap_of_the_random_sampler_is_refused_with_its_reason",

@@ -22,7 +22,7 @@ LAYERS = (
     ("data", "resume", "patching"),
     ("watch",),
     ("launch", "adapter"),
-    ("auto", "__init__"),
+    ("auto", "chatlearn", "__init__"),
     ("cli",),
     ("__main__",),
 )

@@ -121,7 +121,7 @@ def role_args(role: str, args: Any) -> Any:
             current.step_back()
             raise
         if current.resumes is not None:
-            _override(current.resumes, role, ours)
+            override(current.resumes, role, ours)
         return ours
 
 
@@ -133,11 +133,12 @@ def _begin(args: Any) -> Session | None:
     if role in current.config.trained_roles and role is not None:
         current.hold(role, args)
         if current.resumes is not None:
-            _override(current.resumes, role, args)
+            override(current.resumes, role, args)
     return current
 
 
-def _override(resume: Resume, role: str, args: Any) -> None:
+def override(resume: Resume, role: str, args: Any) -> None:
+    """Let `args` of `role` continue from the point."""
     for name, value in overrides_for(role, resume.point).items():
         setattr(args, name, value)
 

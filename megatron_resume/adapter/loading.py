@@ -125,6 +125,8 @@ def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) ->
 
 def _load(current: Session, resume: Resume, role: str, args: Any, scheduler: Any, load: Callable[[], Any]) -> Any:
     changed = differing(overrides_for(role, resume.point), args)
+    if changed.get("load") and args.load and session.resolved(args.load) == str(resume.point.directories[role]):
+        del changed["load"]  # the same folder by another name, as ChatLearn's trainers set it
     if changed:
         name, (wanted, found) = next(iter(changed.items()))
         raise ConfigError(

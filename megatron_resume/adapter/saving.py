@@ -12,7 +12,7 @@ import msgspec
 from ..checkpoint import attempts, commit
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.layout import PointName
-from ..checkpoint.records import DataCheckpoint, Moment
+from ..checkpoint.records import DataCheckpoint, Moment, Unknown
 from ..crash import crash_point
 from ..errors import ConfigError
 from ..hooks import AnyFunction
@@ -20,13 +20,12 @@ from ..installed import installed_versions
 from ..roles import FROZEN
 from ..watch import marks
 from . import curves, formats, gathering, helper_processes, ranks, save_folders, session, stopping
-from .digester import Digester
+from .committer import after_commits
 from .ending import truthful_end
 from .gathering import Gathered
 from .lease_keeper import superseded
-from .pruning import Pruning
 from .session import Session
-from .writer import FinishedSave, Writer
+from .writer import FinishedSave, Proofs, Writer
 
 logger = logging.getLogger("megatron_resume")
 
@@ -109,7 +108,10 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
             save_folders.expect_at(current, save.role, save.iteration)
             raise
         crash_point("save.end", save.role)
-        _stop_after(_returned(save))
+        completing = _returned(save)
+        if current.data_elsewhere and _saves.writer is not None:
+            _saves.writer.wait()  # Ray ends its actors without a farewell, so nothing may be left to do
+        _stop_after(completing)
         return result
 
     return save_checkpoint
@@ -165,7 +167,14 @@ def _end_if_superseded(current: Session, error: BaseException) -> None:
 
 
 def warn_of_unfinished() -> None:
-    """At exit: name asynchronous saves that nobody finalized."""
+    """At exit: name asynchronous saves that nobody finalized, and points that wait for another role."""
+    if _saves.writer is not None:
+        for name, missing in _saves.writer.waiting().items():
+            logger.warning(
+                "%s is no resume point yet: %s not saved there; it becomes one when their job has come as far",
+                name,
+                ", ".join(missing),
+            )
     for save in _saves.in_flight:
         logger.warning(
             "%s of iteration %d is not committed: its asynchronous save was never finalized; call "
@@ -296,7 +305,8 @@ def _check_counted(current: Session, args: Any, iteration: int) -> None:
     if current.counts_episodes or not current.tracked.orders:
         return
     begun = current.resumes.point.data.progress.consumed_samples if current.resumes else 0
-    if _progress(current, args).consumed_samples != begun:
+    progress = _progress(current, args)
+    if progress is msgspec.UNSET or progress.consumed_samples != begun:
         return
     raise ConfigError(
         f"until iteration {iteration} nobody counted a sample of {', '.join(map(repr, current.tracked.orders))}: the "
@@ -386,7 +396,7 @@ def _capture(
         current.wait_for_commits = _saves.writer.wait
     progress = _progress(current, args)
     completes = states is not None and _completes(current, save.role, save.iteration, _saves.known)
-    data, arrays = _data(current, name, progress) if completes else (None, {})
+    data, arrays, proofs = _data(current, name, progress) if completes else (None, {}, {})
     if not completes:
         _unused(states)
     return FinishedSave(
@@ -403,7 +413,7 @@ def _capture(
         data=data,
         arrays=arrays,
         states=states if completes else None,
-        proofs=current.tracked.proofs(progress.consumed_samples) if completes else {},
+        proofs=proofs,
         problem=problem,
     )
 
@@ -411,16 +421,13 @@ def _capture(
 def _writer(current: Session) -> Writer:
     config = current.config
     assert current.lease_keeper is not None
-    roles, after_commit = config.trained_roles, []
-    if config.max_data_ckpt_nums is not None:
-        keep, models = config.max_data_ckpt_nums, config.resume_prune_models
-        after_commit.append(Pruning(current.root, current.attempt, roles, keep, models).committed)
-    if config.resume_digests:
-        after_commit.append(Digester(current.root, roles).committed)
-    return Writer(current.root, roles, current.lease_keeper.stop_if_superseded, after_commit)
+    follows = after_commits(current.root, current.attempt, config)
+    return Writer(current.root, config.trained_roles, current.lease_keeper.stop_if_superseded, follows)
 
 
-def _progress(current: Session, args: Any) -> Moment:
+def _progress(current: Session, args: Any) -> Moment | Unknown:
+    if current.data_elsewhere:
+        return msgspec.UNSET
     if not current.counts_episodes:  # pretraining: Megatron counts the samples
         return Moment(episode=0, consumed_samples=int(getattr(args, "consumed_train_samples", 0)))
     return Moment(
@@ -430,7 +437,8 @@ def _progress(current: Session, args: Any) -> Moment:
     )
 
 
-def _data(current: Session, name: PointName, progress: Moment) -> tuple[DataCheckpoint, Arrays]:
+def _data(current: Session, name: PointName, progress: Moment | Unknown) -> tuple[DataCheckpoint, Arrays, Proofs]:
+    assert isinstance(progress, Moment)  # else another process owns the data
     tracked, arrays = current.tracked.capture(progress.consumed_samples)
     data = DataCheckpoint(
         iteration=name.iteration,
@@ -441,4 +449,4 @@ def _data(current: Session, name: PointName, progress: Moment) -> tuple[DataChec
         rng=None,  # the writer unpacks it, and computes the fingerprints
         fingerprints={},
     )
-    return data, arrays
+    return data, arrays, current.tracked.proofs(progress.consumed_samples)

@@ -61,6 +61,8 @@ class Session(msgspec.Struct):
 
     config: ResumeConfig
     root: Path
+    name: str = ""  # of this start, on all its processes, where an engine gives one
+    data_elsewhere: bool = False  # a process without models owns the data
     _outcome: Fresh | Resume | None = None  # None on a rank that rank 0 has yet to tell
     attempt: int = 0  # 0 until it is open
     nonce: str = ""  # rank 0 only
@@ -104,7 +106,7 @@ class Session(msgspec.Struct):
     @property
     def owns_data(self) -> bool:
         """Whether progress and tracked state of this process are the job's: it holds the first role."""
-        return self.config.trained_roles[0] in self.save_folders
+        return not self.data_elsewhere and self.config.trained_roles[0] in self.save_folders
 
     def adopt(self, outcome: Fresh | Resume) -> None:
         """Continue as `outcome` says.
@@ -206,7 +208,7 @@ class Session(msgspec.Struct):
         if self.lease_keeper is not None:
             return
         assert self.watch is not None
-        begun = start.begin_or_join(self.root, self.config, self.watch)
+        begun = start.begin_or_join(self.root, self.config, self.watch, self.name)
         if _numbers(begun.outcome) != _numbers(self.outcome):
             start.withdraw(self.root, begun)
             raise RejoinError("another resume point was committed while this start was under way; restart to take it")
@@ -271,6 +273,31 @@ def begin(args: Any) -> Session | None:
         raise ConfigError("to choose a resume point, --data-checkpoint-path DIR is needed too")
     idle = config.data_checkpoint_path is None or config.resume_role in FROZEN
     session = None if idle else _begin(config, args)
+    _session, _begun_in = session, os.getpid()
+    return session
+
+
+def stand_by() -> None:
+    """Let nothing begin by Megatron's arguments in this process: an engine says when, with `begin_told`, or never."""
+    global _begun_in
+    if _session is None:
+        _begun_in = os.getpid()
+
+
+def begin_told(config: ResumeConfig, name: str) -> Session:
+    """Begin with one trained role, as an engine says; its data lies with another process. Call on every rank.
+
+    Unlike `begin`, rank 0 decides and the others are told when they `open`; the role is held from its load on, since
+    engines choose its save folder late.
+
+    Raises:
+        ResumeError: The start is refused; nothing on disk was changed.
+    """
+    global _session, _begun_in
+    session = Session(config, Path(os.path.abspath(str(config.data_checkpoint_path))), name, data_elsewhere=True)
+    if ranks.rank() == 0:
+        session.watch = start.watch(session.root, config)
+        session.adopt(start.decide_on_rank_0(session.root, config, session.watch))
     _session, _begun_in = session, os.getpid()
     return session
 

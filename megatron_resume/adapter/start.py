@@ -76,25 +76,29 @@ def _check_launch_is_named(config: ResumeConfig) -> None:
         )
 
 
-def begin_or_join(root: Path, config: ResumeConfig, watch: Watch) -> Begun:
+def begin_or_join(root: Path, config: ResumeConfig, watch: Watch, name: str = "") -> Begun:
     """Join the newest attempt if the place of this role in it is free, else open the next. On rank 0 only.
+
+    Args:
+        name: of this start, where an engine gives one to all its processes; else the launcher's counts.
 
     Raises:
         ResumeError: The start is refused (nothing on disk was changed), or another attempt began meanwhile.
     """
     launch = launch_key(os.environ)
     with naming_the_path(root):
-        return _join(root, config, launch, watch) or _open(root, config, launch, watch)
+        name = name or shared_by_all_ranks(os.environ) or ""
+        lease = Lease(holder=launch, start=name)
+        return _join(root, config, lease, watch) or _open(root, config, lease, watch)
 
 
-def _join(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Begun | None:
+def _join(root: Path, config: ResumeConfig, lease: Lease, watch: Watch) -> Begun | None:
     """Take the free place of this role in the newest attempt; None when there is none."""
     folder = read_folder(root)
     if not may_join(folder, config, watch.lives):
         return None
     assert config.resume_role is not None
     start = folder.starts[max(folder.starts)]
-    lease = _lease(launch)
     try:
         leases.claim(root, start.attempt, config.resume_role, lease)
     except FileExistsError:
@@ -103,8 +107,9 @@ def _join(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Beg
     return Begun(outcome, start, {config.resume_role: lease}, joined=True)
 
 
-def _open(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Begun:
+def _open(root: Path, config: ResumeConfig, lease: Lease, watch: Watch) -> Begun:
     """Open the next attempt. Readers, and starts at the same time, see it whole or not at all."""
+    launch = lease.holder
     folder, outcome = decide(root, config, launch)
     accepted(outcome)  # a refused start leaves no trace
     check_free(folder, config, watch.lives)
@@ -118,7 +123,7 @@ def _open(root: Path, config: ResumeConfig, launch: Launch, watch: Watch) -> Beg
     except ResumeError:
         attempts.give_back(root, number)
         raise
-    held = {role: _lease(launch) for role in roles_here(config)}
+    held = dict.fromkeys(roles_here(config), lease)
     for role, lease in held.items():  # before the attempt can be seen, so that it is never seen unheld
         leases.claim(root, number, role, lease)
     crash_point("attempt.held")
@@ -149,10 +154,6 @@ def _let_yield(root: Path, others: set[int], config: ResumeConfig, watch: Watch)
             if time.monotonic() > deadline:
                 raise held_by(root, attempt, holders[0])
             time.sleep(_POLL_S)
-
-
-def _lease(launch: Launch) -> Lease:
-    return Lease(holder=launch, start=shared_by_all_ranks(os.environ) or "")
 
 
 def follow(root: Path, config: ResumeConfig) -> Fresh | Resume:

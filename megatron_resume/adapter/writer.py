@@ -15,19 +15,20 @@ import msgspec
 from ..checkpoint import arrays as codec
 from ..checkpoint import commit
 from ..checkpoint.arrays import Arrays
-from ..checkpoint.events import Committed
 from ..checkpoint.fencing import lost_name, own_name
 from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
-from ..checkpoint.records import DataCheckpoint, Moment, Receipt
+from ..checkpoint.records import DataCheckpoint, Moment, Receipt, Unknown
 from ..crash import crash_point
 from ..errors import ConfigError, DamagedError, UncommittedError
-from . import life
 from .at_end import at_end
+from .committer import Committer, with_path
 from .gathering import Gathered, keys_of
 from .orders import PROOF
 
 logger = logging.getLogger("megatron_resume")
+
+Proofs = dict[str, Callable[[], str]]  # of the orders that prompts are drawn in, by name
 
 
 class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +39,7 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     role: str
     save: str  # the role's save folder, resolved
     format: str
-    progress: Moment
+    progress: Moment | Unknown
     consumed_train_samples: int
     scheduler_steps: int | None
     versions: dict[str, str]
@@ -46,7 +47,7 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     data: DataCheckpoint | None  # where this save completes what this process holds
     arrays: Arrays
     states: Gathered | None = None  # of all ranks, to go into `data`
-    proofs: dict[str, Callable[[], str]] = {}  # of the orders that prompts are drawn in, to go into `data`
+    proofs: Proofs = {}  # to go into `data`
     problem: str | None = None  # why it cannot be committed, where that is known already
 
 
@@ -61,7 +62,7 @@ class Writer:
         after_commit: Sequence[Callable[[PointName], None]] = (),
     ):
         self.root, self.roles = root, roles
-        self._stop_if_superseded, self._after_commit = stop_if_superseded, after_commit
+        self._committer = Committer(root, roles, stop_if_superseded, after_commit)
         self._queue: queue.Queue[tuple[FinishedSave, float]] = queue.Queue()
         self._pid = os.getpid()
         self._incomplete: dict[PointName, list[str]] = {}  # points that still lack parts
@@ -98,6 +99,11 @@ class Writer:
             if committed is not None and name <= committed:
                 self._failed.pop(name, None)
 
+    def waiting(self) -> dict[PointName, list[str]]:
+        """Points that nobody committed yet, since parts of other processes are still to come; call after `wait`."""
+        unseen = list(self._incomplete.items())
+        return {name: missing for name, missing in unseen if not commit.is_committed(point_path(self.root, name))}
+
     def take_unused(self) -> tuple[str, ...]:
         """Keys under which ranks left what no point will hold, once each; for the next that is gathered to delete."""
         return tuple(self._unused.popleft() for _ in range(len(self._unused)))
@@ -113,7 +119,7 @@ class Writer:
             try:
                 self._write(save, since)
             except (OSError, DamagedError, ConfigError) as error:
-                reason = self._failed[save.name] = _with_path(error, point_path(self.root, save.name))
+                reason = self._failed[save.name] = with_path(error, point_path(self.root, save.name))
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, reason)
                 self._unused.extend(keys_of(save.states))
             except Exception as error:
@@ -149,39 +155,8 @@ class Writer:
             )
             self._failed[save.name] = "; ".join(differing)
             return
-        self._stop_if_superseded()
-        self._commit(save)
-        lag_s, size = time.monotonic() - since, commit.model_bytes(point, self.roles)
-        logger.info(
-            "committed %s (%s, %.1f MB; next episode %d, %d samples consumed) %.2f s after the save",
-            save.name,
-            ", ".join(self.roles),
-            size / 1e6,
-            save.progress.episode,
-            save.progress.consumed_samples,
-            lag_s,
-        )
+        self._committer.commit(save.name, save.nonce, since)
         self._failed.clear()
-        life.tell(Committed(iteration=save.name.iteration, lag_s=round(lag_s, 3), bytes=size))
-        self._act_on(save.name)
-
-    def _commit(self, save: FinishedSave) -> None:
-        point = point_path(self.root, save.name)
-        try:
-            commit.commit(point, save.name, nonce=save.nonce, roles=self.roles)
-        except OSError as error:
-            if not commit.is_committed(point):
-                raise
-            # Its content was fsynced before it got its name; readers see it, so the job goes on from it.
-            logger.warning("%s is committed, but may not outlive a power cut: %s", save.name, _with_path(error, point))
-
-    def _act_on(self, committed: PointName) -> None:
-        """Whatever goes wrong here, the point is committed."""
-        for action in self._after_commit:
-            try:
-                action(committed)
-            except Exception:
-                logger.exception("%s is committed, but what follows a commit failed", committed)
 
     def _warn_of_older_than(self, save: FinishedSave) -> None:
         for name in [name for name in self._incomplete if name < save.name]:
@@ -221,12 +196,6 @@ class Writer:
             versions=save.versions,
             arguments=save.arguments,
         )
-
-
-def _with_path(error: Exception, path: Path) -> str:
-    """What went wrong and where: writing and fsync name no file of their own."""
-    nameless = isinstance(error, OSError) and error.filename is None
-    return f"{path}: {error}" if nameless else str(error)
 
 
 def _write_data(point: Path, save: FinishedSave) -> None:

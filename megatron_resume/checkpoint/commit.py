@@ -4,12 +4,14 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+import msgspec
+
 from ..crash import crash_point
 from ..errors import ConfigError
 from .atomic import fsync, write_new
 from .layout import ARRAYS, COMMITTED, DATA, PointName, point_path, receipt_file
 from .model_files import sha256_of
-from .records import MAX_ARRAYS_BYTES, DataCheckpoint, Digest, Manifest, Receipt, encode, read
+from .records import MAX_ARRAYS_BYTES, DataCheckpoint, Digest, Manifest, Moment, Receipt, Unknown, encode, read
 
 
 def open_point(root: Path, name: PointName) -> Path:
@@ -60,11 +62,30 @@ def differing_parts(point: Path, roles: Collection[str]) -> list[str]:
     data = read(point / DATA, DataCheckpoint)
     receipts = [read(point / receipt_file(role), Receipt) for role in roles]
     return [
-        f"{r.role} at episode {r.progress.episode} and sample {r.progress.consumed_samples}, the data at "
-        f"episode {data.progress.episode} and sample {data.progress.consumed_samples}"
+        f"{r.role} at {_shown(r.progress)}, the data at {_shown(data.progress)}"
         for r in receipts
-        if (r.progress, r.nonce) != (data.progress, data.nonce)
+        if r.nonce != data.nonce or not is_at(r, data.progress)
     ]
+
+
+def is_at(receipt: Receipt, moment: Moment) -> bool:
+    """Whether the role was saved at `moment`, as far as its receipt says.
+
+    Where another process owns the data it says nothing: then iteration and attempt alone tie both together, of which
+    an attempt saves each once.
+    """
+    return receipt.progress is msgspec.UNSET or receipt.progress == moment
+
+
+def _shown(moment: Moment | Unknown) -> str:
+    if moment is msgspec.UNSET:
+        return "an episode that it does not know"
+    return f"episode {moment.episode} and sample {moment.consumed_samples}"
+
+
+def moment_of(point: Path) -> Moment:
+    """How far the data had been used at a point whose data checkpoint is there."""
+    return read(point / DATA, DataCheckpoint).progress
 
 
 def model_bytes(point: Path, roles: Collection[str]) -> int:

@@ -11,6 +11,7 @@ import msgspec
 from ..errors import ConfigError, DamagedError, MismatchError
 from ..roles import TRAINED
 from .attempts import attempt_numbers
+from .commit import is_at
 from .digests import digests_of
 from .layout import (
     ABANDONED,
@@ -299,5 +300,5 @@ def _check_one_moment(path: Path, manifest: Manifest, receipts: dict[str, Receip
     for role, receipt in receipts.items():
         if receipt.role != role:
             raise DamagedError(f"{path / receipt_file(role)} is the receipt of {receipt.role!r}")
-        if receipt.progress != data.progress:
+        if not is_at(receipt, data.progress):
             raise DamagedError(f"{role} was saved at {receipt.progress}, the data at {data.progress}")

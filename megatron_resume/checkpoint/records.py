@@ -112,7 +112,7 @@ class Receipt(Record, frozen=True, kw_only=True):
     relative: str  # the same, seen from data_checkpoint_path: survives moving both
     format: str  # Megatron's ckpt_format
     files: tuple[ModelFile, ...]
-    progress: Moment
+    progress: Moment | Unknown = msgspec.UNSET  # not known where another process than the role's owns the data
     consumed_train_samples: int | Unknown = msgspec.UNSET  # Megatron's own counter
     scheduler_steps: int | Unknown | None = msgspec.UNSET  # of the schedule, in samples; None when there is none
     versions: dict[str, str] | Unknown = msgspec.UNSET

@@ -82,6 +82,18 @@ def test_a_process_that_multiprocessing_made_commits_before_it_ends(job: JobOnDi
     assert job.folder().committed == [PointName(2, 1)]
 
 
+def test_a_point_that_waits_for_the_other_role_is_known_until_somebody_commits_it(job: JobOnDisk) -> None:
+    made, name = writer(job), PointName(2, 1)
+    made.enqueue(finished(job, "policy", name))
+    made.wait()
+    assert made.waiting() == {name: ["value", "data"]}
+    other = writer(job)  # of value's own job
+    other.enqueue(finished(job, "value", name))
+    other.wait()
+    assert job.folder().committed == [name]
+    assert made.waiting() == {}
+
+
 def save_and_leave(job: JobOnDisk) -> None:
     save_both(job, writer(job), 2)
 

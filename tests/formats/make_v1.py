@@ -72,6 +72,13 @@ class Imported(JobOnDisk):
         return msgspec.structs.replace(super().data(name), tracked=msgspec.UNSET)
 
 
+class OfChatLearn(JobOnDisk):
+    """A job whose data lies with a process of its own, so that its trained roles know of no episodes."""
+
+    def receipt(self, role: str, name: PointName, progress: Moment) -> Receipt:
+        return msgspec.structs.replace(super().receipt(role, name, progress), progress=msgspec.UNSET)
+
+
 JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "whole": lambda job: None,
     "torn_manifest": lambda job: os.truncate(at(job) / COMMITTED, 100),
@@ -86,10 +93,11 @@ JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "digests_kept": keep_digests,
     "digests_torn": keep_digests_and_tear,
     "imported": lambda job: None,
+    "data_elsewhere": lambda job: None,
     "all_damaged": lambda job: shutil.rmtree(job.save_folder("value")),
 }
 
-KINDS: dict[str, type[JobOnDisk]] = {"imported": Imported}
+KINDS: dict[str, type[JobOnDisk]] = {"imported": Imported, "data_elsewhere": OfChatLearn}
 
 
 OF_LARGE_FILES = ("digests_kept", "digests_torn")  # their receipts have no digest of a shard

@@ -28,7 +28,7 @@ def outcome_of(name: str) -> Outcome:
     return JobOnDisk(V1 / name).choose()
 
 
-@pytest.mark.parametrize("name", ["whole", "start_torn", "events_torn", "digests_kept"])
+@pytest.mark.parametrize("name", ["whole", "start_torn", "events_torn", "digests_kept", "data_elsewhere"])
 def test_a_whole_job_resumes_from_its_newest_point(name: str) -> None:
     outcome = outcome_of(name)
     assert isinstance(outcome, Resume)
@@ -68,6 +68,6 @@ def test_events_are_read_up_to_a_torn_last_line() -> None:
 
 
 def test_every_stored_job_is_looked_at() -> None:
-    whole = {"whole", "imported", "start_torn", "events_torn", "digests_kept"}
+    whole = {"whole", "imported", "data_elsewhere", "start_torn", "events_torn", "digests_kept"}
     known = {*whole, "all_damaged", *OLDER_POINT_AND_REASON}
     assert {path.name for path in V1.iterdir()} == known

@@ -1,13 +1,16 @@
 """A stock pretraining entry: Megatron's own `pretrain()` loop, not one word about resuming in it.
 
 Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats, and gets SIGTERM, as from
-a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it.
+a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it. With GATE set
+to `iteration:file` it stands still in that iteration until the file is there, and dies where that says so.
 """
 
 import os
 import signal
+import time
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import torch
 from megatron.core.enums import ModelType
@@ -50,10 +53,21 @@ def model_provider(pre_process=True, post_process=True, vp_stage=None, config=No
     )
 
 
+def stand_at_gate(iteration):
+    where, _, file = os.environ.get("GATE", "").partition(":")
+    if where == str(iteration):
+        Path(f"{file}.waits").touch()
+        while not Path(file).exists():
+            time.sleep(0.05)
+        if Path(file).read_text() == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 def loss_func(rows, losses):
     mean = losses.float().mean()
     if os.environ.get("SIGTERM_AT") == str(get_args().curr_iteration + 1):
         os.kill(os.getpid(), signal.SIGTERM)
+    stand_at_gate(get_args().curr_iteration + 1)
     if torch.distributed.get_rank() == 0:
         if "LOOKS_AT_PROGRESS" in os.environ:
             print(import_module("megatron_resume").progress())
