@@ -35,7 +35,7 @@ class Listener:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._wake()
-        os.register_at_fork(after_in_child=_sleep_on)
+        os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_sleep_on)
         threading.Thread(target=self._wait, name="megatron_resume SIGTERM", daemon=True).start()
 
     def _wake(self) -> None:
@@ -98,9 +98,22 @@ class Listener:
         die()
 
 
+_masks = threading.local()  # of the thread that forks, before it does
+
+
+def _hold() -> None:
+    """A child that is told to end at its very begin must not wake its parent."""
+    _masks.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _let_go() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
+
+
 def _sleep_on() -> None:
     """In a forked child, whose signals would wake its parent."""
     signal.set_wakeup_fd(-1)
+    _let_go()
 
 
 def die() -> None:

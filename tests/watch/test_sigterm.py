@@ -74,12 +74,14 @@ os.kill(os.getpid(), signal.SIGTERM)
 def test_a_child_that_is_told_alone_ends_and_its_parent_takes_no_notice() -> None:
     done = run("""
 listener = listening()
-process = child()
-process.terminate()
-process.join()
-print(process.exitcode, listener.was_asked, asked.wait(0.5))
+for _ in range(50):
+    process = child()
+    process.terminate()  # often before it has come to its first line
+    process.join()
+    assert process.exitcode == -signal.SIGTERM
+print(listener.was_asked, asked.wait(0.5))
 """)
-    assert done.stdout == f"{-signal.SIGTERM} False False\n", done.stderr
+    assert done.stdout == "False False\n", done.stderr
 
 
 def test_children_outlive_what_a_launcher_sends_to_all_until_the_rank_leaves() -> None:
