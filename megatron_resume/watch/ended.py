@@ -18,7 +18,7 @@ from .board import Board
 from .endings import RankEnding, write_ending
 from .watched import Watched
 
-REFUSED = (65, 70, 78, 203)  # a start that ended so before its attempt had begun leaves no trace
+REFUSED = (65, 70, 78, 203)
 _ARGUMENTS = 2  # exit code of argparse
 
 
@@ -75,10 +75,15 @@ def record(watched: Watched, board: Board, ended: Ended) -> None:
         return
     try:
         attempt = place.attempt(root)
-        if attempt or ended.exit_code not in REFUSED:
+        if attempt or not _leaves_no_trace(ended):
             write_failure(root, watched.life, _for_the_next_lives(watched, board, ended, root, attempt, fatal))
     except OSError as error:
         say(f"how rank {watched.rank} ended cannot be recorded in {root}: {error.strerror}")
+
+
+def _leaves_no_trace(ended: Ended) -> bool:
+    """Where its attempt had not begun: it was refused, or told to end, as a launcher does when another one was."""
+    return ended.exit_code in REFUSED or ended.signal == signal.SIGTERM
 
 
 def say(text: str) -> None:

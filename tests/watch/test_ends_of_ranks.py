@@ -61,6 +61,14 @@ def test_a_refusal_before_the_attempt_is_no_life_of_the_job(ranks: Ranks) -> Non
     assert list(lives(ranks.root)) == []
 
 
+def test_nor_is_a_rank_that_was_told_to_end_before_the_attempt(ranks: Ranks) -> None:
+    (rank,) = ranks.start("sleeps_in_setup")
+    rank.until("hangs")
+    os.kill(rank.process.pid, signal.SIGTERM)
+    rank.end()
+    assert list(lives(ranks.root)) == []
+
+
 def test_an_end_that_is_well_is_no_failure(ranks: Ranks) -> None:
     (rank,) = ranks.start("finishes")
     assert rank.end() == 0
