@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check bench bench-data golden torture fuzz model
+.PHONY: help demo test test-all test-megatron test-gpu megatrons check bench bench-data golden torture fuzz model
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
@@ -21,8 +21,18 @@ demo: $(STAMP)  ## train a tiny RLHF run, kill it twice, and prove that nothing 
 test: $(STAMP)  ## the tests
 	$(PY) -m pytest -m "not slow"
 
-test-all: $(STAMP)  ## the tests, and those that train for minutes
+test-all: megatrons  ## the tests, and those that train for minutes
 	$(PY) -m pytest
+
+test-megatron: $(STAMP)  ## the tests of the hooks on a Megatron of yours: MEGATRON_DIR=/path make test-megatron
+	@test -n "$(MEGATRON_DIR)" || { echo "make: name a checkout of Megatron-LM: MEGATRON_DIR=/path make test-megatron" >&2; exit 78; }
+	MEGATRON_DIR="$(MEGATRON_DIR)" $(PY) -m pytest tests/real_megatron/test_versions.py tests/real_megatron/test_your_entrypoints.py -k MEGATRON_DIR
+
+test-gpu: $(STAMP)  ## the example and its kills on CUDA and NCCL; says what it skipped, all of it without a GPU
+	$(PY) -m pytest -rsP tests/gpu
+
+megatrons: $(STAMP)  ## each Megatron that the tests know, in a folder of its own in .venv-megatron
+	@tools/venv_megatron.sh
 
 check: $(STAMP)  ## lint, format, types, and which module may import which
 	$(PY) -m ruff check .

@@ -121,7 +121,7 @@ def role_args(role: str, args: Any) -> Any:
             current.step_back()
             raise
         if current.resumes is not None:
-            _override(current.resumes, role, ours)
+            _override(current, current.resumes, role, ours)
         return ours
 
 
@@ -133,12 +133,14 @@ def _begin(args: Any) -> Session | None:
     if role in current.config.trained_roles and role is not None:
         current.hold(role, args)
         if current.resumes is not None:
-            _override(current.resumes, role, args)
+            _override(current, current.resumes, role, args)
     return current
 
 
-def _override(resume: Resume, role: str, args: Any) -> None:
-    for name, value in overrides_for(role, resume.point).items():
+def _override(current: Session, resume: Resume, role: str, args: Any) -> None:
+    overrides = overrides_for(role, resume.point)
+    current.given.setdefault(role, {name: getattr(args, name, None) for name in overrides})
+    for name, value in overrides.items():
         setattr(args, name, value)
 
 

@@ -16,6 +16,8 @@ def installed_versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    if "megatron-core" not in found and "megatron.core.package_info" in sys.modules:  # a checkout of its sources
-        found["megatron-core"] = str(sys.modules["megatron.core.package_info"].__shortversion__)
+    # What runs, not what is installed: a checkout of Megatron's sources, or another wheel, may come first on the path.
+    megatron = sys.modules.get("megatron.core.package_info")
+    if megatron is not None:
+        found["megatron-core"] = str(megatron.__version__)
     return found

@@ -31,11 +31,11 @@ def megatron_flags(output: Path) -> list[str]:
     return [*flags, "--train-iters", "4", "--save-interval", "2", "--num-workers", "0"]
 
 
-def fresh_process(when: str, output: Path, *flags: str) -> dict[str, Any]:
+def fresh_process(when: str, output: Path, *flags: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
     """The probe in a process of its own, which imports everything in the order that `when` says."""
     report = output / f"{when}.json"
     command = [sys.executable, str(PROBE), when, str(report), *megatron_flags(output), *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=output)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=output, env=environment)
     found = json.loads(report.read_text()) if report.exists() else {}
     return {"code": ended.returncode, "log": ended.stdout + ended.stderr, **found}
 
@@ -71,7 +71,12 @@ def changes(report: dict[str, Any], role: str) -> dict[str, str]:
 
 
 def test_hooks_act_alike_whether_installed_before_between_or_after_the_imports(saved: JobOnDisk) -> None:
-    reports = {when: fresh_process(when, saved.base) for when in ("before", "between", "after")}
+    check_every_order_of_imports(saved, None)
+
+
+def check_every_order_of_imports(saved: JobOnDisk, environment: dict[str, str] | None) -> None:
+    orders = ("before", "between", "after")
+    reports = {when: fresh_process(when, saved.base, environment=environment) for when in orders}
     for when, report in reports.items():
         assert report["code"] == 0, report["log"][-3000:]
         assert set(report["hooks"].values()) == {"active"}, when

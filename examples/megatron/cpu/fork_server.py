@@ -102,14 +102,15 @@ def _import_what_jobs_need() -> None:
     """Everything slow, but nothing of ours: jobs see the package and the example as they are on disk."""
     warnings.filterwarnings("ignore")
     import megatron.core.models.gpt.gpt_layer_specs
-    import megatron.core.tokenizers.text
     import megatron.training.checkpointing
-    import megatron.training.training  # noqa: F401
+    import megatron.training.training
     import rich.progress  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
     from cpu import megatron_gaps
 
+    with contextlib.suppress(ImportError):  # an old Megatron has them elsewhere
+        import megatron.core.tokenizers.text  # noqa: F401
     megatron_gaps.fill()
 
 

@@ -115,7 +115,7 @@ def fork_the_result_queue() -> None:
     """
     import megatron.core.dist_checkpointing.strategies.filesystem_async as module
 
-    if module._results_queue is not None:
+    if getattr(module, "_results_queue", module) is not None:  # made already, or Megatron has none of this name
         return
     manager = SyncManager(ctx=multiprocessing.get_context("fork"))
     manager.start(end_with_parent)  # a rank that is killed cannot shut it down
