@@ -29,7 +29,7 @@ test-megatron: $(STAMP)  ## the tests of the hooks on a Megatron of yours: MEGAT
 	MEGATRON_DIR="$(MEGATRON_DIR)" $(PY) -m pytest tests/real_megatron/test_versions.py tests/real_megatron/test_your_entrypoints.py -k MEGATRON_DIR
 
 test-gpu: $(STAMP)  ## the example and its kills on CUDA and NCCL; says what it skipped, all of it without a GPU
-	$(PY) -m pytest -rsP tests/gpu
+	$(PY) tests/gpu.py
 
 megatrons: $(STAMP)  ## each Megatron that the tests know, in a folder of its own in .venv-megatron
 	@tools/venv_megatron.sh
