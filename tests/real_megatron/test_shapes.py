@@ -25,14 +25,19 @@ SHAPES = {
     "pp2": Shape(2, ("--pipeline-model-parallel-size", "2")),
 }
 DISTRIBUTED = ("--use-distributed-optimizer",)
-OPTIMIZERS: dict[str, tuple[str, ...]] = {
+KINDS: dict[str, tuple[str, ...]] = {
     "plain": (),
     "distributed": DISTRIBUTED,
     "reshardable": (*DISTRIBUTED, "--dist-ckpt-optim-fully-reshardable"),
+    "legacy": ("--ckpt-format", "torch"),
 }
-EVERY = [(before, after, kind) for kind in OPTIMIZERS for before in SHAPES for after in SHAPES if before != after]
+EVERY = [(before, after, kind) for kind in KINDS for before in SHAPES for after in SHAPES if before != after]
+DIVIDED = {c for c in EVERY if {"tp2", "pp2"} & set(c[:2])}  # the model itself, before or after
 # Of the distributed optimizer Megatron can load what was saved with another division of the model only on request.
-REFUSED = {c for c in EVERY if c[2] == "distributed" and {"tp2", "pp2"} & set(c[:2])}
+REFUSED = {
+    **{c: "by which the distributed optimizer's state is divided" for c in DIVIDED if c[2] == "distributed"},
+    **{c: "only what was saved with --ckpt-format torch_dist can change it" for c in DIVIDED if c[2] == "legacy"},
+}
 SPREAD = {
     *(("dp2", "pp2", "plain"), ("pp2", "tp2", "plain"), ("dp2", "one", "distributed")),
     *(("tp2", "dp2", "distributed"), ("pp2", "one", "reshardable")),
@@ -46,26 +51,27 @@ Make = Callable[[str, str], Run]
 
 @pytest.fixture(scope="module")
 def stopped(server: Server, undisturbed: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory) -> Make:
-    """(shape, optimizer) -> a run that was killed between the saves of its second episode; copy it."""
+    """(shape, kind) -> a run that was killed between the saves of its second episode; copy it."""
     frozen = undisturbed("dp2").output / "checkpoints"
     loads = ("--reference-load", str(frozen / "reference"), "--reward-load", str(frozen / "reward"))
     made: dict[tuple[str, str], Run] = {}
 
-    def of(shape: str, optimizer: str) -> Run:
-        if (shape, optimizer) not in made:
-            run = Run(server, tmp_path_factory.mktemp("stopped") / "run", (*loads, *OPTIMIZERS[optimizer]))
+    def of(shape: str, kind: str) -> Run:
+        if (shape, kind) not in made:
+            frozen_models = () if kind == "legacy" else loads  # that format makes its own
+            run = Run(server, tmp_path_factory.mktemp("stopped") / "run", (*frozen_models, *KINDS[kind]))
             run.num_ranks = SHAPES[shape].num_ranks
             run.killed("save.begin@value:2", *SHAPES[shape].flags)
-            made[shape, optimizer] = run
-        return made[shape, optimizer]
+            made[shape, kind] = run
+        return made[shape, kind]
 
     return of
 
 
 @pytest.fixture
 def copied(stopped: Make, tmp_path: Path) -> Make:
-    def of(shape: str, optimizer: str) -> Run:
-        run = stopped(shape, optimizer)
+    def of(shape: str, kind: str) -> Run:
+        run = stopped(shape, kind)
         shutil.copytree(run.output, tmp_path / "copy")
         return Run(run.server, tmp_path / "copy", run.flags)
 
@@ -84,8 +90,8 @@ def check_prompts_and_counters(run: Run, reference: Run) -> None:
 def test_in_another_shape_prompts_and_counters_go_on_or_the_start_is_refused(
     copied: Make, undisturbed: Callable[[str], Run], case: tuple[str, str, str]
 ) -> None:
-    before, after, optimizer = case
-    run = copied(before, optimizer)
+    before, after, kind = case
+    run = copied(before, kind)
     run.num_ranks = SHAPES[after].num_ranks
     if case not in REFUSED:
         run.finish(*SHAPES[after].flags)
@@ -94,15 +100,16 @@ def test_in_another_shape_prompts_and_counters_go_on_or_the_start_is_refused(
     on_disk = contents(run.data_checkpoint), contents(run.output / "checkpoints")
     ended = run.start(*SHAPES[after].flags)
     assert ended.refused_with == 78, ended.log[-6000:]
-    assert "parallel-size" in ended.line("by which the distributed optimizer's state is divided")
+    assert REFUSED[case] in ended.log
+    assert "continue with --" in ended.log
     assert (contents(run.data_checkpoint), contents(run.output / "checkpoints")) == on_disk
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", sorted(REFUSED), ids=lambda case: "{} to {}".format(*case))
+@pytest.mark.parametrize("case", sorted(REFUSED), ids=lambda case: "{} to {}, {}".format(*case))
 def test_megatron_fails_with_what_is_refused(copied: Make, case: tuple[str, str, str]) -> None:
-    before, after, optimizer = case
-    run = copied(before, optimizer)
+    before, after, kind = case
+    run = copied(before, kind)
     run.num_ranks = SHAPES[after].num_ranks
     ended = run.tampered("compares_no_configuration", *SHAPES[after].flags)
     assert ended.code not in (0, 78)
@@ -110,7 +117,7 @@ def test_megatron_fails_with_what_is_refused(copied: Make, case: tuple[str, str,
 
 
 @pytest.mark.parametrize(
-    ("shape", "optimizer"),
+    ("shape", "kind"),
     [
         ("pp2", "plain"),
         pytest.param("dp2", "distributed", marks=pytest.mark.slow),
@@ -119,9 +126,9 @@ def test_megatron_fails_with_what_is_refused(copied: Make, case: tuple[str, str,
     ],
 )
 def test_in_its_own_shape_it_goes_on_to_the_bit(
-    copied: Make, server: Server, tmp_path: Path, shape: str, optimizer: str
+    copied: Make, server: Server, tmp_path: Path, shape: str, kind: str
 ) -> None:
-    run = copied(shape, optimizer)
+    run = copied(shape, kind)
     reference = Run(server, tmp_path / "undisturbed", run.flags)
     for one in (run, reference):
         one.finish(*SHAPES[shape].flags)
