@@ -19,5 +19,6 @@ def installed_versions() -> dict[str, str]:
     # What runs, not what is installed: a checkout of Megatron's sources, or another wheel, may come first on the path.
     megatron = sys.modules.get("megatron.core.package_info")
     if megatron is not None:
-        found["megatron-core"] = str(megatron.__version__)
+        # From 0.18 on it ends in "+" and the commit of whatever git repository the folder lies in, be it your own.
+        found["megatron-core"] = str(megatron.__version__).partition("+")[0]
     return found

@@ -113,7 +113,7 @@ def check(module: ModuleType) -> None:
     """
     global _warned
     # Not from megatron.core itself, which may be in the middle of its own import.
-    version = str(import_module("megatron.core.package_info").__version__)
+    version = str(import_module("megatron.core.package_info").__version__).partition("+")[0]
     found = verdict(version)
     if not found.supported:
         raise UnsupportedMegatron(f"{found.remark} ({module.__file__}); update Megatron, or start without us")
