@@ -16,7 +16,7 @@ HERE = ROOT / "tests" / "real_megatron"
 class Pretraining:
     """One pretraining job of 8 iterations that saves after every third."""
 
-    num_ranks = 2
+    script: Path | None = None  # that imports us itself; else ours is run, unedited, by `megatron-resume run`
 
     def __init__(self, server: Server, output: Path, *flags: str):
         self.server, self.output = server, output
@@ -32,9 +32,10 @@ class Pretraining:
         self.losses.append(self.output / f"losses{len(self.losses)}.txt")
         env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses[-1]), **more}
         env["SIGTERM_AT"] = None if sigterm_at is None else str(sigterm_at)
-        job: dict[str, Any] = {"name": "pretrain", "script": str(HERE / "run_command.py"), "log": str(log)}
-        argv = [str(HERE / "stock_pretrain.py"), *self.argv]
-        result = self.server.run(**job, argv=argv, env=env, num_ranks=self.num_ranks, fork_helpers=True)
+        job: dict[str, Any] = {"name": "pretrain", "log": str(log)}
+        job["script"] = str(self.script or HERE / "run_command.py")
+        argv = [*([] if self.script else [str(HERE / "stock_pretrain.py")]), *self.argv]
+        result = self.server.run(**job, argv=argv, env=env, fork_helpers=True)
         return result["code"], log.read_text()
 
     def finish(self, **more: str) -> str:
@@ -86,6 +87,17 @@ def check_exact_resume(server: Server, folder: Path, *flags: str) -> None:
     status = killed.status()
     assert status["point"] == {"iteration": 8, "attempt": 2}
     assert status["trained_roles"] == ["policy"]
+
+
+def test_the_import_line_alone_resumes_as_well(server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "pretrain.py"
+    script.write_text("import megatron_resume.auto\n" + (HERE / "stock_pretrain.py").read_text())
+    undisturbed, killed = Pretraining(server, tmp_path / "undisturbed"), Pretraining(server, tmp_path / "killed")
+    undisturbed.finish()
+    killed.script = script
+    killed.killed("commit.end")
+    assert "attempt 2 resumes from iteration 3 of attempt 1" in killed.finish()
+    assert killed.effective() == undisturbed.effective()
 
 
 def test_fine_tuning_begins_from_its_base_and_goes_on_from_its_own_point(server: Server, tmp_path: Path) -> None:
