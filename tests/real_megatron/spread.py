@@ -36,9 +36,14 @@ def beyond_spread(resumed: Trace, undisturbed: Trace, again: Trace) -> str:
     if unequal:
         return unequal
     for name in MEASURED:
-        spread = max(abs(a[name] - b[name]) for a, b in zip(undisturbed, again, strict=True))
+        spread = max(_distance(name, a, b) for a, b in zip(undisturbed, again, strict=True))
         for ours, *theirs in zip(resumed, undisturbed, again, strict=True):
-            distance = min(abs(ours[name] - one[name]) for one in theirs)
+            distance = min(_distance(name, ours, one) for one in theirs)
             if not distance <= TIMES_THE_SPREAD * spread:  # also where it is not a number
                 return f"iteration {ours['iteration']}: {name} is {distance:.3g} away, the spread is {spread:.3g}"
     return ""
+
+
+def _distance(name: str, one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Of a number that traces hold as a hexadecimal float, to the last bit."""
+    return abs(float.fromhex(one[name]) - float.fromhex(other[name]))

@@ -8,10 +8,11 @@ from spread import beyond_spread, difference
 
 def trace(*rewards: float, **changed: Any) -> list[dict[str, Any]]:
     """One iteration per reward; `changed` is put into the last."""
-    fixed = {"episode": 0, "prompt_ids": [1, 2], "prompt_rows": [5, 6], "policy_loss": 0.5, "value_loss": 0.5}
-    lines = [{"iteration": i, **fixed, "kl": 0.1, "lr": 1e-3, "reward": reward} for i, reward in enumerate(rewards)]
+    fixed = {"episode": 0, "prompt_ids": [1, 2], "prompt_rows": [5, 6]}
+    numbers = {"policy_loss": 0.5, "value_loss": 0.5, "kl": 0.1, "lr": 1e-3}
+    lines = [{"iteration": i, **fixed, **numbers, "reward": reward} for i, reward in enumerate(rewards)]
     lines[-1] |= changed
-    return lines
+    return [{k: v.hex() if isinstance(v, float) else v for k, v in line.items()} for line in lines]
 
 
 def test_equal_traces_have_no_difference() -> None:
@@ -20,7 +21,8 @@ def test_equal_traces_have_no_difference() -> None:
 
 
 def test_the_last_bit_is_a_difference() -> None:
-    assert difference(trace(1.0, 2.0), trace(1.0, 2.0000000000000004)).startswith("iteration 1: reward is 2.0, and was")
+    found = difference(trace(1.0, 2.0), trace(1.0, 2.0000000000000004))
+    assert found == "iteration 1: reward is '0x1.0000000000000p+1', and was '0x1.0000000000001p+1'"
 
 
 def test_an_iteration_too_few_is_a_difference() -> None:
