@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,16 @@ class Job:
         command = ["bash", str(SCRIPT), "--model-size", "tiny", "--output", str(self.output)]
         command += ["--nproc", str(self.num_ranks), *SMALL, "--num-episodes", str(EPISODES), *self.flags]
         with open(log, "w") as file:
-            ended = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, timeout=LIMIT_S)
-        return ended.returncode, log.read_text(errors="replace")
+            job = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+            try:
+                code = job.wait(LIMIT_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(job.pid, signal.SIGKILL)  # torchrun and its ranks
+                job.wait()
+                raise JobFailed(f"{log}: it did not end within {LIMIT_S} s") from None
+        return code, log.read_text(errors="replace")
 
     def finish(self, name: str) -> None:
         code, log = self.start(name, None)
