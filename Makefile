@@ -5,7 +5,8 @@ STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all check check-docker bench bench-data golden torture fuzz model venv-nvrx venv-dlc
+.PHONY: help demo test test-all test-megatron test-gpu megatrons check check-docker bench bench-data golden torture fuzz model
+.PHONY: venv-nvrx venv-dlc
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*##(.*)/make \1\t\2/' | expand -t 16
@@ -21,9 +22,19 @@ demo: $(STAMP)  ## train a tiny RLHF run, kill it twice, and prove that nothing 
 test: $(STAMP)  ## the tests
 	$(PY) -m pytest -m "not slow"
 
-test-all: $(STAMP) venv-nvrx  ## the tests, and those that train for minutes
+test-all: megatrons venv-nvrx  ## the tests, and those that train for minutes
 	-@tools/venv_dlc.sh
 	$(PY) -m pytest
+
+test-megatron: $(STAMP)  ## the tests of the hooks on a Megatron of yours: MEGATRON_DIR=/path make test-megatron
+	@test -n "$(MEGATRON_DIR)" || { echo "make: name a checkout of Megatron-LM: MEGATRON_DIR=/path make test-megatron" >&2; exit 78; }
+	MEGATRON_DIR="$(MEGATRON_DIR)" $(PY) -m pytest tests/real_megatron/test_versions.py tests/real_megatron/test_your_entrypoints.py -k MEGATRON_DIR
+
+test-gpu: $(STAMP)  ## the example and its kills on CUDA and NCCL; says what it skipped, all of it without a GPU
+	$(PY) tests/gpu.py
+
+megatrons: $(STAMP)  ## each Megatron that the tests know, in a folder of its own in .venv-megatron
+	@tools/venv_megatron.sh
 
 venv-nvrx: $(STAMP)  ## .venv-nvrx with ft_launcher, for the tests of `launch --engine nvrx` (20 MB)
 	@tools/venv_nvrx.sh

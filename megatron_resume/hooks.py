@@ -89,10 +89,15 @@ def swap(function: types.FunctionType, wrap: Callable[[AnyFunction], AnyFunction
 
 
 class HookSet:
-    """Hooks that are installed together, at once where their module is imported, else on its import."""
+    """Hooks that are installed together, at once where their module is imported, else on its import.
 
-    def __init__(self, hooks: Iterable[Hook]):
+    Args:
+        check: called with each module before it is hooked; may raise UnsupportedMegatron.
+    """
+
+    def __init__(self, hooks: Iterable[Hook], check: Callable[[types.ModuleType], None] = lambda module: None):
         self.hooks = tuple(hooks)
+        self._check = check
         self._undo: dict[Hook, Callable[[], None]] = {}
         self._finder = _AfterImport({hook.module for hook in self.hooks}, self._imported)
 
@@ -113,6 +118,8 @@ class HookSet:
         if self.installed:
             return
         modules = {hook.module: sys.modules.get(hook.module) for hook in self.hooks}
+        for imported in filter(None, modules.values()):
+            self._check(imported)
         found = [(hook, hook.find(module)) for hook in self.hooks if (module := modules[hook.module])]
         sys.meta_path.insert(0, self._finder)
         self._swap(found)
@@ -132,6 +139,7 @@ class HookSet:
 
     def _imported(self, module: types.ModuleType) -> None:
         try:
+            self._check(module)
             found = [(hook, hook.find(module)) for hook in self.hooks if hook.module == module.__name__]
         except UnsupportedMegatron:
             self.uninstall()

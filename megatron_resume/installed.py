@@ -16,6 +16,9 @@ def installed_versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    if "megatron-core" not in found and "megatron.core.package_info" in sys.modules:  # a checkout of its sources
-        found["megatron-core"] = str(sys.modules["megatron.core.package_info"].__shortversion__)
+    # What runs, not what is installed: a checkout of Megatron's sources, or another wheel, may come first on the path.
+    megatron = sys.modules.get("megatron.core.package_info")
+    if megatron is not None:
+        # From 0.18 on it ends in "+" and the commit of whatever git repository the folder lies in, be it your own.
+        found["megatron-core"] = str(megatron.__version__).partition("+")[0]
     return found

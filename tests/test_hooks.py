@@ -187,3 +187,32 @@ def test_a_partial_made_before_is_hooked_too(hooks):
     early = functools.partial(home.greet, "early", punctuation="?")
     hooks.install()
     assert early() == "HELLO EARLY?"
+
+
+def test_each_module_is_checked_before_it_is_hooked(modules):
+    seen = []
+    hooks = HookSet([Hook("hooked_home", "greet", (), shouting)], check=lambda module: seen.append(module.__name__))
+    hooks.install()
+    assert seen == []
+    importlib.import_module("hooked_home")
+    assert seen == ["hooked_home"]
+    hooks.uninstall()
+    hooks.install()
+    assert seen == ["hooked_home"] * 2
+    hooks.uninstall()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_module_that_its_check_refuses_is_not_hooked(modules, when):
+    def refuse(module):
+        raise UnsupportedMegatron("too old")
+
+    hooks = HookSet([Hook("hooked_home", "greet", (), shouting)], check=refuse)
+    if when == "after":
+        importlib.import_module("hooked_home")
+    with pytest.raises(UnsupportedMegatron, match="too old"):
+        hooks.install()
+        importlib.import_module("hooked_home")
+    assert not hooks.installed
+    sys.modules.pop("hooked_home", None)
+    assert importlib.import_module("hooked_home").greet("a") == "hello a!"

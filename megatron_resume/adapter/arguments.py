@@ -121,7 +121,7 @@ def role_args(role: str, args: Any) -> Any:
             current.step_back()
             raise
         if current.resumes is not None:
-            override(current.resumes, role, ours)
+            override(current, role, ours)
         return ours
 
 
@@ -133,13 +133,16 @@ def _begin(args: Any) -> Session | None:
     if role in current.config.trained_roles and role is not None:
         current.hold(role, args)
         if current.resumes is not None:
-            override(current.resumes, role, args)
+            override(current, role, args)
     return current
 
 
-def override(resume: Resume, role: str, args: Any) -> None:
-    """Let `args` of `role` continue from the point."""
-    for name, value in overrides_for(role, resume.point).items():
+def override(current: Session, role: str, args: Any) -> None:
+    """Let `args` of `role` continue from the resume point."""
+    assert current.resumes is not None
+    overrides = overrides_for(role, current.resumes.point)
+    current.given.setdefault(role, {name: getattr(args, name, None) for name in overrides})
+    for name, value in overrides.items():
         setattr(args, name, value)
 
 

@@ -27,7 +27,7 @@ def begin_role(config: ResumeConfig, name: str) -> None:
         configuration.compare(current, role, args)
         current.open()
         if current.resumes is not None:
-            arguments.override(current.resumes, role, args)
+            arguments.override(current, role, args)
 
 
 def _megatron_args() -> Any:

@@ -13,7 +13,14 @@ PROVEN = ("torch_dist", "torch")
 
 def check(args: Any) -> None:
     """Raises ConfigError for what Megatron would save and could not load again."""
-    if format_of(args) == "torch" and _is_distributed_adam(args) and not _has_fused_adam():
+    if not _is_distributed_adam(args) or _has_fused_adam():
+        return
+    if getattr(args, "dist_ckpt_optim_fully_reshardable", False):
+        raise ConfigError(
+            "--dist-ckpt-optim-fully-reshardable needs Transformer Engine or Apex: without them Megatron cannot load "
+            "the optimizer that it saved (KeyError: 'step'). Leave it out"
+        )
+    if format_of(args) == "torch":
         raise ConfigError(
             "--ckpt-format torch with --use-distributed-optimizer needs Transformer Engine or Apex: without them "
             "Megatron cannot load the optimizer that it saved (KeyError: 'step'). Use --ckpt-format torch_dist"

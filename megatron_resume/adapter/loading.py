@@ -19,7 +19,7 @@ from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
 from ..roles import FROZEN
 from ..watch import marks
-from . import curves, ranks, rng, save_folders, saving, session
+from . import base_weights, curves, ranks, rng, save_folders, saving, session
 from .ending import truthful_end
 from .session import Session
 
@@ -44,6 +44,7 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
             role = _role_to_resume(current, margs, bound.arguments)
             if role is None:
                 _check_frozen_source(current, margs, bound.arguments)
+                base_weights.check(current, margs, bound.arguments)
             else:
                 current.open()
                 current.hold(role, margs)
@@ -54,7 +55,8 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                     load = functools.partial(original, *args, **kwargs)
                     result = _load(current, current.resumes, role, margs, scheduler, load)
                 else:
-                    result = original(*args, **kwargs)
+                    with base_weights.as_given(current, margs, bound.arguments):
+                        result = original(*args, **kwargs)
                     _loaded_otherwise(current, margs, result)
             if not current.steps:
                 restore_rng(current)

@@ -79,6 +79,7 @@ class Session(msgspec.Struct):
     last_in_folder: dict[str, int] = {}  # trained role -> last iteration in its save folder before the first save
     frozen_sources: dict[str, str] = {}  # resolved --load -> frozen role
     arguments: dict[str, Arguments] = {}  # of trained roles, as they were first seen
+    given: dict[str, dict[str, object]] = {}  # trained role -> what its arguments were before they were overridden
     loaded: dict[str, int] = {}  # trained role -> iteration that was loaded
     watch: Watch | None = None  # on rank 0
     lease_keeper: LeaseKeeper | None = None  # on rank 0, once open

@@ -1,8 +1,26 @@
-"""Which functions of Megatron are hooked, and what each hook needs of them."""
+"""Which Megatrons are hooked, which of their functions, and what each hook needs of them.
 
+A version counts by its first two numbers. What Megatron calls by another name, or no longer has, must stand here:
+a hook whose parameters are there is taken to be called as ever.
+"""
+
+import logging
+import re
+from importlib import import_module
+from types import ModuleType
+from typing import NamedTuple
+
+from ..errors import UnsupportedMegatron
 from ..hooks import Hook, HookSet
-from . import arguments, loading, saving, stopping, training
+from . import arguments, loading, ranks, saving, stopping, training
 
+logger = logging.getLogger("megatron_resume")
+
+OLDEST = "0.12"  # of those whose functions have every parameter below; older ones are refused
+TESTED = ("0.17.1", "0.18.2", "0.19.2")  # `make test-all` trains, kills and resumes with each of them
+
+# What a wrapper takes where a version has it, and does without elsewhere, is not in `needs`: `release` of
+# save_checkpoint, `terminate` of maybe_finalize_async_save, `iteration` of train_step.
 HOOKS = (
     Hook(
         "megatron.training.arguments",
@@ -19,8 +37,18 @@ HOOKS = (
         arguments.wrap_load_args_from_checkpoint,
     ),
     Hook("megatron.training.initialize", "initialize_megatron", (), arguments.wrap_initialize_megatron),
-    Hook("megatron.training.checkpointing", "save_checkpoint", ("iteration",), saving.wrap_save_checkpoint),
-    Hook("megatron.training.checkpointing", "load_checkpoint", (), loading.wrap_load_checkpoint),
+    Hook(
+        "megatron.training.checkpointing",
+        "save_checkpoint",
+        ("iteration", "opt_param_scheduler", "non_persistent_ckpt"),
+        saving.wrap_save_checkpoint,
+    ),
+    Hook(
+        "megatron.training.checkpointing",
+        "load_checkpoint",
+        ("opt_param_scheduler", "load_arg"),
+        loading.wrap_load_checkpoint,
+    ),
     Hook(
         "megatron.training.async_utils",
         "schedule_async_save",
@@ -57,4 +85,56 @@ HOOKS = (
     Hook("megatron.training.training", "evaluate", (), training.wrap_evaluate),
 )
 
-hook_set = HookSet(HOOKS)
+
+class Verdict(NamedTuple):
+    """What is known of a version of Megatron here."""
+
+    supported: bool
+    remark: str  # empty for a tested one
+
+
+def verdict(version: str) -> Verdict:
+    """Whether hooks may be put into megatron-core `version`."""
+    numbers = _numbers(version)
+    tested = [_numbers(one) for one in TESTED]
+    if numbers in tested:
+        return Verdict(True, "")
+    known = f"megatron_resume is tested with {', '.join(TESTED)}"
+    if numbers is None:
+        return Verdict(True, f"megatron-core has the version {version!r}, which says nothing; {known}")
+    if numbers < (_numbers(OLDEST) or numbers):
+        return Verdict(False, f"megatron-core {version} is too old: {known}, and works from {OLDEST} on")
+    age = "newer than all that it knows" if numbers > max(filter(None, tested)) else "none of these"
+    return Verdict(
+        True,
+        f"{known}, and megatron-core {version} is {age}: it goes on where the hooked functions have the parameters "
+        "that are needed. Kill a run and resume it once, before you rely on it",
+    )
+
+
+def _numbers(version: str) -> tuple[int, int] | None:
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+_warned = False
+
+
+def check(module: ModuleType) -> None:
+    """Look at the Megatron of `module` before it is hooked; warn once, on rank 0, of one that is not tested.
+
+    Raises:
+        UnsupportedMegatron: It is too old.
+    """
+    global _warned
+    # Not from megatron.core itself, which may be in the middle of its own import.
+    version = str(import_module("megatron.core.package_info").__version__).partition("+")[0]
+    found = verdict(version)
+    if not found.supported:
+        raise UnsupportedMegatron(f"{found.remark} ({module.__file__}); update Megatron, or start without us")
+    if found.remark and not _warned and ranks.rank() == 0:
+        _warned = True
+        logger.warning("%s", found.remark)
+
+
+hook_set = HookSet(HOOKS, check)

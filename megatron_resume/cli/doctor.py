@@ -68,15 +68,16 @@ def examine(command: list[str]) -> Report:
     print("importing Megatron to examine it; this takes some seconds", file=sys.stderr, flush=True)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():  # importing Megatron prints
         warnings.simplefilter("ignore")  # what its warnings say, the traps say
-        return Report(environment, _examine_hooks(), found)
+        return Report(environment, _examine_hooks(environment.megatron_core or "unknown"), found)
 
 
-def _examine_hooks() -> list[HookReport]:
+def _examine_hooks(megatron_core: str) -> list[HookReport]:
     try:
-        from megatron_resume.adapter.versions import HOOKS  # needs torch
+        from megatron_resume.adapter.versions import HOOKS, verdict  # needs torch
     except Exception as error:  # a torch that does not import is a finding
         return [HookReport("torch", False, f"import fails: {type(error).__name__}: {error}")]
-    return [_examine_hook(hook) for hook in HOOKS]
+    version = HookReport(f"megatron-core {megatron_core}", *verdict(megatron_core))
+    return [version, *map(_examine_hook, HOOKS)]
 
 
 def _examine_hook(hook: Hook) -> HookReport:

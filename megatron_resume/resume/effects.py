@@ -96,7 +96,10 @@ def needed(name: str, then: Arguments, now: Arguments, matched_by_optimizer: Col
     if name in _DIVISION | {"padded_vocab_size"} and then.get("ckpt_format") == "torch":
         return f"{as_before}; only what was saved with --ckpt-format torch_dist can change it"
     if name in _DIVISION and _is_bound_to_its_division(then):
-        return f"{as_before}, by which the distributed optimizer's state is divided"
+        return (
+            f"{as_before}, by which the distributed optimizer's state is divided; only what was saved with "
+            "--dist-ckpt-optim-fully-reshardable can change it"
+        )
     changes_schedule = name in _SCHEDULE and _schedule(then) != _schedule(now)
     if changes_schedule and not any(map(now.get, _SCHEDULE_CHOICES)):
         return "add --use-checkpoint-opt_param-scheduler to keep the schedule, or --override-opt_param-scheduler"

@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from runs import SHAPES, Run, Server
+from runs import SHAPES, Run, Server, undisturbed_runs
 
 
 @pytest.fixture(scope="session")
@@ -22,16 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
     """The run of a shape that nobody disturbed; it also made the frozen models that all others share."""
-    runs: dict[str, Run] = {}
-
-    def of(shape: str) -> Run:
-        if shape not in runs:
-            run = Run(server, tmp_path_factory.mktemp("undisturbed") / shape, SHAPES[shape])
-            run.finish()
-            runs[shape] = run
-        return runs[shape]
-
-    return of
+    return undisturbed_runs(server, tmp_path_factory)
 
 
 @pytest.fixture

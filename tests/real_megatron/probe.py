@@ -20,7 +20,7 @@ del sys.argv[1:3]
 if WHEN == "before":
     import megatron_resume.auto
 
-from megatron.training import checkpointing  # noqa: E402
+from megatron.training import checkpointing, get_args  # noqa: E402
 from megatron.training.arguments import parse_args  # noqa: E402
 from megatron.training.checkpointing import save_checkpoint as copied_early  # noqa: E402
 
@@ -51,8 +51,15 @@ def roles(args):
     return found
 
 
+def parse_and_validate():
+    if hasattr(arguments, "parse_and_validate_args"):
+        return arguments.parse_and_validate_args()
+    initialize.initialize_megatron(skip_mpu_initialization=True)  # up to 0.17, where it is this that parses
+    return get_args()
+
+
 def main():
-    args = arguments.parse_and_validate_args()
+    args = parse_and_validate()
     report = {"args": plain(args)}
     if WHEN != "never":
         from megatron_resume.adapter.versions import hook_set

@@ -6,9 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "megatron"
@@ -29,11 +32,11 @@ SHAPES: dict[str, tuple[str, ...]] = {"dp2": (), "tp2": TP2}
 class Server:
     """Runs jobs, one after the other; each costs a fork instead of 15 seconds of imports."""
 
-    def __init__(self, log: Path):
+    def __init__(self, log: Path, environment: dict[str, str] | None = None):
         self._log = open(log, "w")  # noqa: SIM115  (closed in close)
         command = [sys.executable, "-B", str(EXAMPLE / "cpu" / "fork_server.py")]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
         )
         assert self._read() == {"ready": True}
 
@@ -174,6 +177,18 @@ class Run:
         printed = subprocess.run(command, capture_output=True, text=True, check=True)
         report: dict[str, Any] = json.loads(printed.stdout)
         return report
+
+
+def undisturbed_runs(server: Server, folders: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """Shape -> its run that nobody disturbed, made when it is first asked for."""
+
+    @functools.cache
+    def of(shape: str) -> Run:
+        run = Run(server, folders.mktemp("undisturbed") / shape, SHAPES[shape])
+        run.finish()
+        return run
+
+    return of
 
 
 @functools.cache

@@ -1,10 +1,14 @@
 """A stock pretraining entry: Megatron's own `pretrain()` loop, not one word about resuming in it.
 
+Its data are as of SFT where Megatron was started with --sft: the second half of each row is trained on.
 Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats, and gets SIGTERM, as from
 a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it. With GATE set
-to `iteration:file` it stands still in that iteration until the file is there, and dies where that says so.
+to `iteration:file` it stands still in that iteration until the file is there, and dies where that says so. With
+REFERENCE set, the weights of a reference are loaded in the way of Megatron's RL, and their digest is appended to that
+file.
 """
 
+import hashlib
 import os
 import signal
 import time
@@ -16,9 +20,9 @@ import torch
 from megatron.core.enums import ModelType
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
-from megatron.training import get_args, pretrain
-from megatron.training.argument_utils import pretrain_cfg_container_from_args
-from megatron.training.arguments import core_transformer_config_from_args, parse_and_validate_args
+from megatron.training import arguments, get_args, pretrain, training
+from megatron.training.arguments import core_transformer_config_from_args
+from megatron.training.checkpointing import load_checkpoint
 
 
 class Rows(torch.utils.data.Dataset):
@@ -64,6 +68,8 @@ def stand_at_gate(iteration):
 
 
 def loss_func(rows, losses):
+    if getattr(get_args(), "sft", False):
+        losses = losses[:, losses.shape[1] // 2 :]
     mean = losses.float().mean()
     if os.environ.get("SIGTERM_AT") == str(get_args().curr_iteration + 1):
         os.kill(os.getpid(), signal.SIGTERM)
@@ -83,8 +89,52 @@ def forward_step(data_iterator, model):
     return model(tokens, positions, None, labels=labels), partial(loss_func, batch["row"])
 
 
-if __name__ == "__main__":
-    args = parse_and_validate_args()
+def digest(model):
+    found = hashlib.sha256()
+    for _, weight in sorted(model[0].named_parameters()):
+        found.update(weight.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def load_a_reference_first(train):
+    """Megatron's train(), before which RL's order of loads: the reference into the model, then policy back."""
+
+    def train_after_loads(forward_step_func, model, *rest, **more):
+        args = get_args()
+        before = digest(model)
+        load, args.load = args.load, None
+        finetune, args.finetune = args.finetune, True
+        no_load_optim, args.no_load_optim = args.no_load_optim, True
+        load_checkpoint(model, None, None)
+        reference = digest(model)
+        args.load, args.finetune = load, finetune
+        load_checkpoint(model, None, None)
+        args.no_load_optim = no_load_optim
+        assert digest(model) == before, "policy is not what it was before the reference was loaded"
+        if torch.distributed.get_rank() == 0:
+            with open(os.environ["REFERENCE"], "a") as file:
+                file.write(f"{reference}\n")
+        return train(forward_step_func, model, *rest, **more)
+
+    return train_after_loads
+
+
+def main():
+    parsed = ()
+    if hasattr(arguments, "parse_and_validate_args"):  # from 0.18 on
+        from megatron.training.argument_utils import pretrain_cfg_container_from_args
+
+        parsed = (pretrain_cfg_container_from_args(arguments.parse_and_validate_args()),)
+    if "REFERENCE" in os.environ:
+        training.train = load_a_reference_first(training.train)
     pretrain(
-        pretrain_cfg_container_from_args(args), datasets, ModelType.encoder_or_decoder, forward_step, model_provider
+        *parsed,
+        train_valid_test_dataset_provider=datasets,
+        model_type=ModelType.encoder_or_decoder,
+        forward_step_func=forward_step,
+        model_provider=model_provider,
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -295,17 +295,17 @@ def forgets_to_load_value():
     def build_without_loading(base, role):
         setup = roles.setup_model_and_optimizer
         if role == "value":
-            roles.setup_model_and_optimizer = lambda *a: without_load(setup, *a)
+            roles.setup_model_and_optimizer = lambda **named: without_load(setup, **named)
         try:
             return build(base, role)
         finally:
             roles.setup_model_and_optimizer = setup
 
-    def without_load(setup, *arguments):
+    def without_load(setup, **arguments):
         from megatron.training import get_args
 
         get_args().load, get_args().pretrained_checkpoint = None, None
-        return setup(*arguments)
+        return setup(**arguments)
 
     from rlhf import start
 
@@ -322,9 +322,9 @@ def loads_nothing_and_commits_at_the_end():
     setup, wait, write = roles.setup_model_and_optimizer, Writer.wait, Writer._write
     leaving = threading.Event()
 
-    def setup_without_load(*arguments):
+    def setup_without_load(**arguments):
         get_args().load = get_args().pretrained_checkpoint = None
-        return setup(*arguments)
+        return setup(**arguments)
 
     roles.setup_model_and_optimizer = setup_without_load
     Writer.wait = lambda self: (leaving.set(), wait(self))[1]

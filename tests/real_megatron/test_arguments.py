@@ -31,11 +31,11 @@ def megatron_flags(output: Path) -> list[str]:
     return [*flags, "--train-iters", "4", "--save-interval", "2", "--num-workers", "0"]
 
 
-def fresh_process(when: str, output: Path, *flags: str) -> dict[str, Any]:
+def fresh_process(when: str, output: Path, *flags: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
     """The probe in a process of its own, which imports everything in the order that `when` says."""
     report = output / f"{when}.json"
     command = [sys.executable, str(PROBE), when, str(report), *megatron_flags(output), *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=output)
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=output, env=environment)
     found = json.loads(report.read_text()) if report.exists() else {}
     return {"code": ended.returncode, "log": ended.stdout + ended.stderr, **found}
 
@@ -71,12 +71,20 @@ def changes(report: dict[str, Any], role: str) -> dict[str, str]:
 
 
 def test_hooks_act_alike_whether_installed_before_between_or_after_the_imports(saved: JobOnDisk) -> None:
-    reports = {when: fresh_process(when, saved.base) for when in ("before", "between", "after")}
+    check_every_order_of_imports(saved, None)
+
+
+def check_every_order_of_imports(saved: JobOnDisk, environment: dict[str, str] | None) -> None:
+    orders = ("before", "between", "after")
+    reports = {when: fresh_process(when, saved.base, environment=environment) for when in orders}
     for when, report in reports.items():
         assert report["code"] == 0, report["log"][-3000:]
         assert set(report["hooks"].values()) == {"active"}, when
         assert all("__megatron_resume_" in names[0] for names in report["copies"]), when
         assert all(report["copies after uninstall"]), when
+        # Up to 0.14 Megatron insists on both before a load, which brings them.
+        assert report["args"]["consumed_train_samples"] == "0"
+        assert report["args"].get("skipped_train_samples", "0") == "0"
         for role in ("policy", "value"):
             assert changes(report, role)["load"] == repr(str(saved.save_folder(role)))
             assert changes(report, role)["ckpt_step"] == "4"
@@ -84,6 +92,43 @@ def test_hooks_act_alike_whether_installed_before_between_or_after_the_imports(s
             assert changes(report, role) == {"resume_role": repr(role)}
     assert reports["after"]["restored"] is True
     assert reports["before"]["roles"] == reports["between"]["roles"] == reports["after"]["roles"]
+
+
+OF_ANOTHER_VERSION = """
+import os
+import megatron.core.package_info
+import megatron.training.training
+megatron.core.package_info.__version__ = os.environ["PRETENDED"]
+import megatron_resume.auto
+print("goes on")
+"""
+
+
+@pytest.fixture
+def of_version(server: Server, tmp_path: Path) -> Callable[[str], tuple[int, str]]:
+    """Exit code and log of two ranks that import us beside Megatron, which says that it is of another version."""
+
+    def run(version: str) -> tuple[int, str]:
+        script, log = tmp_path / "script.py", tmp_path / "log"
+        script.write_text(OF_ANOTHER_VERSION)
+        job = {"name": "version", "script": str(script), "argv": [], "log": str(log), "env": {"PRETENDED": version}}
+        return server.run(**job)["code"], log.read_text()
+
+    return run
+
+
+def test_a_newer_megatron_than_any_that_was_tried_goes_on_with_one_warning(
+    of_version: Callable[[str], tuple[int, str]],
+) -> None:
+    code, log = of_version("0.20.0")
+    assert (code, log.count("goes on\n")) == (0, 2)
+    assert log.count("megatron-core 0.20.0 is newer than all that it knows") == 1
+
+
+def test_a_megatron_that_is_too_old_ends_the_start(of_version: Callable[[str], tuple[int, str]]) -> None:
+    code, log = of_version("0.11.0")
+    assert (code, "goes on\n" in log, "Traceback" in log) == (78, False, False)
+    assert "megatron-core 0.11.0 is too old: megatron_resume is tested with 0.17.1, 0.18.2, 0.19.2" in log
 
 
 def test_switched_off_every_argument_is_left_alone(probe: Probe, saved: JobOnDisk) -> None:

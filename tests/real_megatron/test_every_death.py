@@ -118,4 +118,5 @@ def test_killed_while_recording_that_it_failed(
 
 def test_every_crash_point_is_in_the_matrix() -> None:
     named = {place.partition(":")[0].partition("@")[0] for place in (*WHILE_SAVING, *WHILE_STARTING, *WHILE_PRUNING)}
-    assert named == set(POINTS)
+    elsewhere = {"data.end"}  # where a process of its own owns the data: test_chatlearn_engine.py
+    assert named | elsewhere == set(POINTS)

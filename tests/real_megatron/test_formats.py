@@ -41,19 +41,35 @@ def test_legacy_shards_of_the_distributed_optimizer_are_those_of_the_point(make:
     assert_identical(run, undisturbed)
 
 
-def test_what_megatron_could_not_load_again_is_refused_before_anything_is_made(make: Callable[..., Run]) -> None:
-    run = make("run", *DISTRIBUTED)
+RESHARDABLE = ("--ckpt-format", "torch_dist", *DISTRIBUTED, "--dist-ckpt-optim-fully-reshardable")
+REFUSED = {
+    "legacy": (
+        DISTRIBUTED,
+        "--ckpt-format torch with --use-distributed-optimizer needs",
+        "Use --ckpt-format torch_dist",
+    ),
+    "reshardable": (RESHARDABLE, "--dist-ckpt-optim-fully-reshardable needs", "Leave it out"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_megatron_could_not_load_again_is_refused_before_anything_is_made(
+    make: Callable[..., Run], what: str
+) -> None:
+    flags, found, needed = REFUSED[what]
+    run = make("run", *flags)
     ended = run.start()
     assert ended.refused_with == 78
-    assert "--ckpt-format torch with --use-distributed-optimizer needs Transformer Engine or Apex" in ended.log
-    assert "Use --ckpt-format torch_dist" in ended.log
+    assert f"{found} Transformer Engine or Apex" in ended.log
+    assert needed in ended.log
     assert not run.data_checkpoint.exists()
     assert not list(run.output.glob("checkpoints/*/iter_*"))
 
 
 @pytest.mark.slow
-def test_that_refusal_is_right(make: Callable[..., Run]) -> None:
-    run = make("run", *DISTRIBUTED)
+@pytest.mark.parametrize("what", REFUSED)
+def test_that_refusal_is_right(make: Callable[..., Run], what: str) -> None:
+    run = make("run", *REFUSED[what][0])
     trusting = {"script": TAMPERED, "env": {"TAMPER": "trusts_every_format"}}
     run.finish(**trusting)
     ended = run.start(**trusting)

@@ -51,6 +51,21 @@ def test_on_another_number_of_ranks_the_same_prompts_come_in_the_same_order(
     assert len(set(drawn(run).values())) == EPISODES * PER_EPISODE, "the file is longer than the run, so none repeats"
 
 
+def test_over_three_attempts_on_two_ranks_one_and_two_again_every_prompt_comes_once(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
+) -> None:
+    run = new_run()
+    run.killed("save.begin@value:2")
+    run.num_ranks = 1
+    run.killed("commit.end")  # its first save is committed, however long it took
+    run.num_ranks = 2
+    ended = run.finish()
+    assert "attempt 3 resumes from iteration 4 of attempt 2" in ended.log
+    assert drawn(run) == drawn(undisturbed("dp2"))
+    assert episodes(run) == [set(range(e * PER_EPISODE, (e + 1) * PER_EPISODE)) for e in range(EPISODES)]
+    assert run.status()["roles"]["policy"]["consumed_samples"] == EPISODES * PER_EPISODE
+
+
 @pytest.fixture
 def stopped(new_run: Callable[..., Run], tmp_path: Path) -> Callable[..., Run]:
     """A run over 24 rows that was killed after its first episode was saved."""

@@ -102,14 +102,15 @@ def _import_what_jobs_need() -> None:
     """Everything slow, but nothing of ours: jobs see the package and the example as they are on disk."""
     warnings.filterwarnings("ignore")
     import megatron.core.models.gpt.gpt_layer_specs
-    import megatron.core.tokenizers.text
     import megatron.training.checkpointing
-    import megatron.training.training  # noqa: F401
+    import megatron.training.training
     import rich.progress  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
     from cpu import megatron_gaps
 
+    with contextlib.suppress(ImportError):  # an old Megatron has them elsewhere
+        import megatron.core.tokenizers.text  # noqa: F401
     megatron_gaps.fill()
 
 
@@ -283,18 +284,21 @@ def _wait_for_ranks(pids: list[int]) -> tuple[list[int], int]:
     codes: dict[int, int] = {}
     first, kill_at = 0, float("inf")
     while len(codes) < len(pids):
-        for pid in set(pids) - codes.keys():
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if not ended:
-                continue
-            codes[pid] = os.waitstatus_to_exitcode(status)
-            if codes[pid] and not first:
-                first, kill_at = codes[pid], time.monotonic() + TERM_GRACE_S
-                _signal_all(set(pids) - codes.keys(), signal.SIGTERM)
+        ended = {pid: os.waitstatus_to_exitcode(status) for pid, status in _ended(set(pids) - codes.keys())}
+        codes |= ended
+        if not first and any(ended.values()):
+            # Of those that ended since the last look a killed one (negative) is the cause, which the others follow.
+            first, kill_at = min(filter(None, ended.values())), time.monotonic() + TERM_GRACE_S
+            _signal_all(set(pids) - codes.keys(), signal.SIGTERM)
         if time.monotonic() > kill_at:
             _signal_all(set(pids) - codes.keys(), signal.SIGKILL)
         time.sleep(POLL_S)
     return [codes[pid] for pid in pids], first
+
+
+def _ended(pids: set[int]) -> list[tuple[int, int]]:
+    """Process and wait status of each that has ended."""
+    return [(pid, status) for pid in pids for ended, status in [os.waitpid(pid, os.WNOHANG)] if ended]
 
 
 def _signal_all(pids: set[int], number: int) -> None:

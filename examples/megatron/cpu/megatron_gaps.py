@@ -9,6 +9,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from multiprocessing.managers import SyncManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ def fill() -> None:
     distributed_optimizer_loads_without_grad()
     dataloaders_keep_the_rng()
     one_generator_is_no_mistake()
+    wheels_need_no_make()
 
 
 def adam_can_load_before_its_first_step() -> None:
@@ -108,6 +110,14 @@ def one_generator_is_no_mistake() -> None:
     logger.addFilter(lambda record: wanted not in record.getMessage())
 
 
+def wheels_need_no_make() -> None:
+    """Megatron runs `make` for its datasets' index builder at each start; wheels hold it built, and no Makefile."""
+    import megatron.core.datasets.utils as module
+
+    if not Path(module.__file__).with_name("Makefile").exists():
+        module.compile_helpers = lambda: None
+
+
 def fork_the_result_queue() -> None:
     """Give torch_dist's writers a result queue whose process is forked, not spawned. Call in each rank.
 
@@ -116,7 +126,7 @@ def fork_the_result_queue() -> None:
     """
     import megatron.core.dist_checkpointing.strategies.filesystem_async as module
 
-    if module._results_queue is not None:
+    if getattr(module, "_results_queue", module) is not None:  # made already, or Megatron has none of this name
         return
     manager = SyncManager(ctx=multiprocessing.get_context("fork"))
     manager.start(_end_with_the_rank)

@@ -1,6 +1,7 @@
 """The flags of the example, and the Megatron arguments that follow from them."""
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     _add_run(parser.add_argument_group("example: run and output"))
     _add_prompts(parser.add_argument_group("example: prompts and rollouts"))
     _add_ppo(parser.add_argument_group("example: PPO"))
+    _use_an_async_writer_that_exists(parser)
     return parser
+
+
+def _use_an_async_writer_that_exists(parser: argparse.ArgumentParser) -> None:
+    # Megatron's default writer is in a package of its own; without it, its built-in one does the same.
+    if parser.get_default("async_strategy") == "nvrx" and find_spec("nvidia_resiliency_ext") is None:
+        parser.set_defaults(async_strategy="mcore")
 
 
 def _add_run(group: argparse._ArgumentGroup) -> None:

@@ -91,7 +91,9 @@ def build_and_load(base: argparse.Namespace, role: str) -> RoleModel:
     args = megatron_resume.role_args(role, fresh_arguments(base, role))
     _refuse_absent_checkpoint(base, STARTS_FROM.get(role, role), args.load)
     with arguments_of(args):
-        model, optimizer, scheduler = setup_model_and_optimizer(ModelType.encoder_or_decoder, provider_of(role))
+        model, optimizer, scheduler = setup_model_and_optimizer(  # by name: 0.19 has them the other way round
+            model_type=ModelType.encoder_or_decoder, model_provider_func=provider_of(role)
+        )
     built = RoleModel(role, args, model, optimizer, scheduler)
     if role in TRAINED:
         _prepare_training(built)

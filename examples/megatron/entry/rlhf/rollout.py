@@ -113,6 +113,10 @@ def _uniform(positions: list[int], args: argparse.Namespace) -> Tensor:
 
 def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """One token per row by inverting the cumulative distribution at `uniform`."""
-    cumulative = torch.softmax(logits.double(), dim=-1).cumsum(dim=-1)
+    probabilities = torch.softmax(logits.double(), dim=-1)
+    if torch.are_deterministic_algorithms_enabled():  # then torch refuses this sum on a GPU, where its order may vary
+        cumulative = probabilities.cpu().cumsum(dim=-1).to(logits.device)
+    else:
+        cumulative = probabilities.cumsum(dim=-1)
     target = (uniform * cumulative[:, -1]).unsqueeze(1)
     return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)

@@ -1,7 +1,6 @@
 """Start Megatron and load the four models, in the order that resuming needs."""
 
 import argparse
-from importlib.util import find_spec
 from typing import Any
 
 import megatron.core.datasets.utils
@@ -22,18 +21,11 @@ def start_megatron(options: argparse.Namespace) -> argparse.Namespace:
     given: dict[str, Any] = {"extra_args_provider": add_options, "args_defaults": megatron_defaults(options)}
     if hasattr(arguments, "parse_and_validate_args"):
         arguments.parse_and_validate_args(**given)
-        _use_an_async_writer_that_exists(get_args())
         initialize.initialize_megatron()
     else:  # up to 0.17
         initialize.initialize_megatron(**given)
     args: argparse.Namespace = get_args()
     return args
-
-
-def _use_an_async_writer_that_exists(args: argparse.Namespace) -> None:
-    # Megatron's default writer is in a package of its own; without it, its built-in one does the same.
-    if getattr(args, "async_strategy", None) == "nvrx" and find_spec("nvidia_resiliency_ext") is None:
-        args.async_strategy = "mcore"
 
 
 def load_models(base: argparse.Namespace) -> dict[str, RoleModel]:
