@@ -7,6 +7,7 @@ import msgspec
 from ..checkpoint.lives import Life
 from ..errors import STOPPED, ConfigError, CrashLoopError, ResumeError
 from ..policy import FATAL, Policy
+from ..shown import shown_in_line
 
 _STORY = 5  # lives that are told
 
@@ -72,7 +73,11 @@ def refills(policy: Policy, life: Life) -> bool:
 
 
 def told(life: Life) -> str:
-    """One line about the end of a life."""
+    """One line about the end of a life, as it may be shown: texts of errors come from disk, and may have several."""
+    return shown_in_line(_told(life))
+
+
+def _told(life: Life) -> str:
     who = f"attempt {life.attempt}" if life.attempt else "a start before its first load"
     at = "" if life.iteration is None else f" at iteration {life.iteration}"
     cause, ending = life.cause, life.ending

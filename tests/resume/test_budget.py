@@ -160,6 +160,13 @@ def test_no_more_lives_are_read_than_needed() -> None:
     assert len(read) == 2
 
 
+def test_what_is_told_of_a_life_is_shown_and_not_obeyed() -> None:
+    ended = life(3, 9, host="node\x1b[2J", error="OSError", message="first\nsecond\u202e")
+    assert told(ended) == (
+        "attempt 3 at iteration 9: rank 1 on node\\x1b[2J failed in train with OSError: first\\nsecond\\u202e"
+    )
+
+
 @pytest.mark.parametrize(
     ("ended", "said"),
     [
