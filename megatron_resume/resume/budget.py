@@ -38,7 +38,7 @@ def budget(policy: Policy, lives: Iterable[Life], job: str) -> Budget:
             continue
         if not failed and life.job == job and is_fatal(policy, life):
             return Budget(used=1, story=(told(life),), over=_fatal(policy, life))
-        is_same = is_same and (not failed or life.iteration == failed[0].iteration)
+        is_same = is_same and life.iteration is not None and (not failed or life.iteration == failed[0].iteration)
         same_place += is_same
         used += not refilled
         failed.append(life)
@@ -108,9 +108,11 @@ def _over(
             f"{policy.no_progress_limit}); {again}{told_all}"
         )
     if used > policy.max_restarts > 0:  # with 0 somebody else restarts the job, and counts
+        iteration = failed[0].iteration
+        last = "" if iteration is None else f", the last at iteration {iteration}"
         return CrashLoopError(
-            f"given up: {used} lives ended without a refill between them, the last at iteration "
-            f"{failed[0].iteration} (max_restarts is {policy.max_restarts}); {again}{told_all}"
+            f"given up: {used} lives ended without a refill between them{last} "
+            f"(max_restarts is {policy.max_restarts}); {again}{told_all}"
         )
     return None
 
