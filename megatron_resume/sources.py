@@ -30,7 +30,16 @@ _OTHERS = (
 OTHER_VARIABLES = tuple(PREFIX + name for name in _OTHERS)
 SECTION = "runtime"
 NEAR_MISS = 0.8  # difflib ratio; ChatLearn's own keys stay below it, a test holds that
-_repr = reprlib.Repr()  # YAML aliases may unfold to gigabytes
+_MAX_BITS = 10_000
+
+
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Python writes no number of more than 4,300 digits."""
+        return super().repr_int(x, level) if x.bit_length() < _MAX_BITS else f"a number of {x.bit_length()} bits"
+
+
+_repr = _Repr()  # YAML aliases may unfold to gigabytes
 _repr.maxlevel, _repr.maxstring, _repr.maxother = 2, 200, 200
 _PLACEHOLDER = re.compile(r"\$\{([^{}:]*)(?::([^{}]*))?\}")
 

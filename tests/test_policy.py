@@ -59,6 +59,7 @@ def test_a_time_is_read_as_it_is_shown(milliseconds: int) -> None:
         ({"retry": ["a b"]}, "retry names 'a b'; write an exit code such as 137, or an exception such as OSError"),
         ({"fatal": [0]}, "fatal names the exit code 0; exit codes of failures are 1 to 255"),
         ({"retry": [9, "OSError"], "fatal": ["OSError"]}, "retry and fatal both name OSError; leave it in one of them"),
+        ({"max_restarts": int("f" * 6_000, 16)}, "max_restarts is a number of 24000 bits: "),
         (["max_restarts"], "it holds ['max_restarts']; it must hold `field: value` lines"),
     ],
 )

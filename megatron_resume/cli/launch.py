@@ -35,6 +35,7 @@ def launch(args: argparse.Namespace) -> int:
     Raises:
         ConfigError: Before anything is started: the script or the engine is not there, or the policy is wrong.
     """
+    _open_what_is_closed()
     logging.basicConfig(level=logging.INFO, format="megatron-resume launch: %(message)s")
     if args.engine == "nvrx":
         args.ft_launcher = found(args.ft_launcher)
@@ -44,6 +45,18 @@ def launch(args: argparse.Namespace) -> int:
     if args.new_budget:
         os.environ[NEW_BUDGET_VARIABLE] = secrets.token_hex(8)  # ranks read it, also after restarts: once per launch
     return run(policy, rendered, job_id=args.rdzv_id if args.nnodes > 1 else None)
+
+
+def _open_what_is_closed() -> None:
+    """A service may start us without standard files. What is opened next would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)  # by the engine
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def render(args: argparse.Namespace) -> int:

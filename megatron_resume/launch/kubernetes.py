@@ -10,6 +10,7 @@ from . import node
 from .job import Job, after_grace
 
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")  # of 63, five for the random end, the rest for that of a pod
+_FILLED_IN = re.compile(r"\$(?=[$(])")  # by Kubernetes: $(NAME) becomes a value, and $$ a single $
 GPU = "nvidia.com/gpu"
 
 
@@ -42,7 +43,7 @@ def pod(policy: Policy, job: Job, container: str, shell: str, environ: dict[str,
             {
                 "name": container,
                 "image": node.image(job),
-                "command": ["bash", "-c", shell.replace("$(", "$$(")],  # else Kubernetes would fill it in
+                "command": ["bash", "-c", _FILLED_IN.sub("$$", shell)],
                 "env": [
                     {"name": name, "value" if isinstance(value, str) else "valueFrom": value}
                     for name, value in given.items()

@@ -6,6 +6,7 @@ with the second process by the kernel's own hand.
 """
 
 import contextlib
+import errno
 import itertools
 import logging
 import os
@@ -20,7 +21,7 @@ from typing import NamedTuple
 
 from ..checkpoint.launch_key import ENGINE_STARTS, LAUNCH_ID, launch_key
 from ..checkpoint.lives import lives
-from ..errors import STOPPED, ConfigError, CrashLoopError
+from ..errors import STOPPED, ConfigError, CrashLoopError, ResumeError
 from ..policy import FATAL, VARIABLE, Policy, as_json
 from ..processes import Abandoned, adopt_orphans, die_with_parent, end_descendants
 from ..resume.budget import budget
@@ -32,6 +33,7 @@ from .job import Rendered
 logger = logging.getLogger("megatron_resume")
 
 _POLL_S = 0.1
+_NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -48,18 +50,25 @@ def launch(policy: Policy, rendered: Rendered, *, job_id: str | None = None) -> 
     sys.stdout.flush()
     watcher = os.fork()
     if watcher == 0:
-        code = 1
-        try:
-            code = _Watcher(policy, rendered, parent, job_id).run()
-        finally:
-            sys.stdout.flush()
-            os._exit(code)
+        os._exit(_watch(policy, rendered, parent, job_id))
     for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: _tell(watcher, signal.SIGTERM))
     _, status = os.waitpid(watcher, 0)
     _end_all()
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def _watch(policy: Policy, rendered: Rendered, parent: int, job_id: str | None) -> int:
+    """In the second process, which nothing but its exit code leaves."""
+    try:
+        return _Watcher(policy, rendered, parent, job_id).run()
+    except ResumeError as error:
+        logger.error("%s", error)
+        return error.exit_code
+    except BaseException:
+        logger.exception("the job is ended, since `launch` itself failed")
+        return 1
 
 
 def _end_all(grace_s: float = 0) -> None:
@@ -124,11 +133,17 @@ class _Watcher:
 
     def _run_engine(self, endings: Path, start: int) -> "_EngineEnd":
         me = os.getpid()
-        engine = subprocess.Popen(
-            self._rendered.command,
-            env={**os.environ, **self._rendered.environ, **self._told_to_ranks(endings, start)},
-            preexec_fn=lambda: die_with_parent(me),
-        )
+        try:
+            engine = subprocess.Popen(
+                self._rendered.command,
+                env={**os.environ, **self._rendered.environ, **self._told_to_ranks(endings, start)},
+                preexec_fn=lambda: die_with_parent(me),
+            )
+        except OSError as error:
+            if error.errno not in _NO_PROGRAM:
+                raise
+            program = self._rendered.command[0]
+            raise ConfigError(f"{program} cannot be started: {error.strerror}; give the path of a program") from None
         while engine.poll() is None:
             if os.getppid() != self._parent:
                 _end_all()

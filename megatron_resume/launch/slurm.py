@@ -55,15 +55,17 @@ def _requeue(policy: Policy) -> str:
 
 
 def _body(policy: Policy, job: Job) -> list[str]:
+    of_node = _of_node(job)
+    end = _end_of(of_node)
     lines = [
         f"{VARIABLE}=$(cat <<'POLICY'",
         node.policy_text(policy),
         "POLICY",
         ")",
         "# One task per node, in which `megatron-resume launch` restarts the ranks.",
-        "NODE=$(cat <<'END_OF_NODE'",
-        *_of_node(job),
-        "END_OF_NODE",
+        f"NODE=$(cat <<'{end}'",
+        *of_node,
+        end,
         ")",
         'RDZV_HOST=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
         "RDZV_PORT=$((20000 + SLURM_JOB_ID % 10000))",
@@ -83,6 +85,14 @@ def _body(policy: Policy, job: Job) -> list[str]:
         *(['[ "$code" -lt 128 ] || scontrol requeue "$SLURM_JOB_ID"'] if policy.max_restarts else []),
         'exit "$code"',
     ]
+
+
+def _end_of(text: list[str]) -> str:
+    """A line that stands nowhere in it: an argument of the script may have several, and one of them may be this."""
+    lines, end = "\n".join(text).split("\n"), "END_OF_NODE"
+    while end in lines:
+        end += "_"
+    return end
 
 
 def _of_node(job: Job) -> list[str]:

@@ -7,6 +7,7 @@ import msgspec
 from ..checkpoint.lives import Life
 from ..errors import STOPPED, ConfigError, CrashLoopError, ResumeError
 from ..policy import FATAL, Policy
+from ..shown import shown_in_line
 
 _STORY = 5  # lives that are told
 
@@ -37,7 +38,7 @@ def budget(policy: Policy, lives: Iterable[Life], job: str) -> Budget:
             continue
         if not failed and life.job == job and is_fatal(policy, life):
             return Budget(used=1, story=(told(life),), over=_fatal(policy, life))
-        is_same = is_same and (not failed or life.iteration == failed[0].iteration)
+        is_same = is_same and life.iteration is not None and (not failed or life.iteration == failed[0].iteration)
         same_place += is_same
         used += not refilled
         failed.append(life)
@@ -72,7 +73,11 @@ def refills(policy: Policy, life: Life) -> bool:
 
 
 def told(life: Life) -> str:
-    """One line about the end of a life."""
+    """One line about the end of a life, as it may be shown: texts of errors come from disk, and may have several."""
+    return shown_in_line(_told(life))
+
+
+def _told(life: Life) -> str:
     who = f"attempt {life.attempt}" if life.attempt else "a start before its first load"
     at = "" if life.iteration is None else f" at iteration {life.iteration}"
     cause, ending = life.cause, life.ending
@@ -103,9 +108,11 @@ def _over(
             f"{policy.no_progress_limit}); {again}{told_all}"
         )
     if used > policy.max_restarts > 0:  # with 0 somebody else restarts the job, and counts
+        iteration = failed[0].iteration
+        last = "" if iteration is None else f", the last at iteration {iteration}"
         return CrashLoopError(
-            f"given up: {used} lives ended without a refill between them, the last at iteration "
-            f"{failed[0].iteration} (max_restarts is {policy.max_restarts}); {again}{told_all}"
+            f"given up: {used} lives ended without a refill between them{last} "
+            f"(max_restarts is {policy.max_restarts}); {again}{told_all}"
         )
     return None
 

@@ -1,5 +1,7 @@
 """Manifests of PyTorchJob and JobSet: what the published schemas allow, and what a pod is to do."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +90,19 @@ def test_text_that_kubernetes_would_fill_in_reaches_the_script_as_it_is() -> Non
     job = ONE_NODE._replace(command=("train.py", "--note", "$(JOBSET_NAME)"))
     text = jobset.render(DEFAULT, job).files[jobset.FILE]
     assert "--note '$$(JOBSET_NAME)'" in text
+
+
+@pytest.mark.parametrize("note", ["$(HOSTNAME)", "$$", "$$(HOSTNAME)", "$$$(HOSTNAME)", "a$", "$(", "$HOME$$"])
+def test_dollars_reach_the_script_as_they_are(note: str) -> None:
+    job = ONE_NODE._replace(command=("train.py", "--note", note))
+    content = yaml.safe_load(jobset.render(DEFAULT, job).files[jobset.FILE])["spec"]
+    (container,) = content["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+    assert f"--note {shlex.quote(note)}\n" in filled_in(container["command"][2])
+
+
+def filled_in(text: str) -> str:
+    """As Kubernetes does: third_party/forked/golang/expansion/expand.go, where every variable is known."""
+    return re.sub(r"\$(\$|\([^)]*\)|\()", lambda found: {"$": "$", "(": "$("}.get(found[1], "filled in"), text)
 
 
 @pytest.mark.parametrize(

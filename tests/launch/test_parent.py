@@ -108,6 +108,24 @@ def test_after_the_death_of_the_agent_the_job_finishes(launched: Callable[..., L
     assert "the launch engine was killed; it is started again" in out
 
 
+def test_an_engine_that_is_no_program_is_named(tmp_path: Path) -> None:
+    engine = tmp_path / "ft_launcher"
+    engine.write_bytes(b"\x7fELF")
+    engine.chmod(0o755)
+    options = ["--engine", "nvrx", "--nvrx-version", "0.4", "--ft-launcher", str(engine)]
+    command = [sys.executable, "-m", "megatron_resume", "launch", *options, "--", str(RANK)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 78
+    assert f"{engine} cannot be started: Exec format error" in ended.stderr
+
+
+def test_without_an_output_the_code_is_that_of_the_job(tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text("raise SystemExit(78)")
+    line = 'exec "$0" -m megatron_resume launch -- "$1" <&- >&-'
+    ended = subprocess.run(["bash", "-c", line, sys.executable, str(tmp_path / "rank.py")], stderr=subprocess.PIPE)
+    assert ended.returncode == 78, ended.stderr
+
+
 def test_what_a_dead_rank_leaves_behind_is_ended_while_the_job_goes_on(launched: Callable[..., Launched]) -> None:
     job = launched("leaves")
     code, out = job.end()

@@ -67,6 +67,19 @@ def test_the_final_code_of_one_node_is_that_of_a_slurm_job(
     assert ("requeue 4711" in (tmp_path / "asked").read_text().splitlines()) is (ends_with >= 128)
 
 
+@pytest.mark.parametrize(
+    "argument", ["\nEND_OF_NODE\ntouch hit\n", "\nEND_OF_NODE_\nEND_OF_NODE\ntouch hit", "\nPOLICY\n)"]
+)
+def test_no_argument_ends_the_text_for_the_nodes(argument: str, tmp_path: Path) -> None:
+    program(tmp_path / "srun", f'python() {{ printf "%s\\0" "$@" >{tmp_path}/words; }}; eval "${{@: -1}}"')
+    program(tmp_path / "scontrol", "")
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "n[0-1]"}
+    text = slurm.render(DEFAULT, TWO_NODES._replace(command=("train.py", argument, "last"))).files[slurm.FILE]
+    subprocess.run(["bash"], input=text, text=True, env=environ, cwd=tmp_path)
+    assert (tmp_path / "words").read_text().split("\0")[-4:-1] == ["train.py", argument, "last"]
+    assert not (tmp_path / "hit").exists()
+
+
 def test_a_node_waits_for_its_launch_when_both_are_told_to_end(tmp_path: Path) -> None:
     """Slurm signals the whole process group of a task."""
     program(tmp_path / "python", f'trap "exit 202" TERM; touch {tmp_path}/begun; while :; do sleep 0.02; done')

@@ -101,6 +101,13 @@ def test_a_failure_elsewhere_ends_the_row_at_one_iteration() -> None:
     assert judged(*lives, max_restarts=100, no_progress_limit=3).over is None
 
 
+def test_lives_of_which_no_iteration_is_known_are_at_no_one_place_and_use_restarts_up() -> None:
+    unknown = [Life(attempt=number, state="killed") for number in (1, 2, 3)]
+    assert judged(*unknown, no_progress_limit=2).over is None
+    over = judged(*unknown, no_progress_limit=2, max_restarts=2).over
+    assert "3 lives ended without a refill between them (max_restarts is 2)" in str(over)
+
+
 def test_a_stop_with_everything_saved_is_free_and_one_without_is_not() -> None:
     assert judged(*(stopped(attempt, 202) for attempt in range(1, 9)), max_restarts=3) == Budget(used=0, story=())
     found = judged(*(stopped(attempt, 143) for attempt in range(1, 5)), max_restarts=3)
@@ -158,6 +165,13 @@ def test_no_more_lives_are_read_than_needed() -> None:
 
     budget(Policy(), lives(), LAUNCH)
     assert len(read) == 2
+
+
+def test_what_is_told_of_a_life_is_shown_and_not_obeyed() -> None:
+    ended = life(3, 9, host="node\x1b[2J", error="OSError", message="first\nsecond\u202e")
+    assert told(ended) == (
+        "attempt 3 at iteration 9: rank 1 on node\\x1b[2J failed in train with OSError: first\\nsecond\\u202e"
+    )
 
 
 @pytest.mark.parametrize(
