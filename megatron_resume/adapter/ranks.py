@@ -1,8 +1,10 @@
 """The ranks of this run: which one this is, and the few things they tell each other."""
 
+import functools
 import logging
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,6 +53,28 @@ def everywhere(condition: bool) -> bool:
     tensor = torch.tensor([int(condition)], dtype=torch.int64, device=device())
     dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
     return bool(tensor.item())
+
+
+@functools.cache
+def _minimum() -> Any:
+    options = dist.AllreduceOptions()
+    options.reduceOp = dist.ReduceOp.MIN
+    return options
+
+
+def everywhere_soon(condition: bool) -> Callable[[], bool]:
+    """The same, asked now and answered when the returned function is called: nobody waits in between."""
+    if not connected():
+        return lambda: condition
+    tensor = torch.tensor([int(condition)], dtype=torch.int64, device=device())
+    # Of the group itself: the function of torch.distributed looks at a tensor for longer than this takes.
+    work = dist.distributed_c10d._get_default_group().allreduce([tensor], _minimum())
+
+    def answer() -> bool:
+        work.wait()
+        return bool(tensor.item())
+
+    return answer
 
 
 def data_parallel() -> tuple[int, int]:

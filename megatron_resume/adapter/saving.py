@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Container
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -37,6 +37,7 @@ class Save(msgspec.Struct):
     iteration: int
     finished: FinishedSave | None  # on rank 0: what the writer gets
     completes: bool = False  # all that this process holds; the same on every rank
+    nobody_was_asked: Callable[[], bool] | None = None  # to end, on any rank, when a save that completes began
     requests: int = 0  # asynchronous requests scheduled for it
     finalized: int = 0  # of these, how many ran their finalizers
     returned: bool = False
@@ -202,7 +203,7 @@ def _stop_after(save: Save | None) -> None:
     """Where a rank was asked to end, the point that `save` completes is the last."""
     current = session.current()
     if save is not None and current is not None:
-        stopping.saved_all(current, PointName(save.iteration, current.attempt))
+        stopping.saved_all(current, PointName(save.iteration, current.attempt), save.nobody_was_asked)
 
 
 def _returned(save: Save) -> Save | None:
@@ -248,6 +249,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     problem = problem or _open_point(current, iteration)
     states = _gather_states(current, role, iteration)
     save = Save(role, iteration, finished=None, completes=_completes(current, role, iteration, _saves.tried))
+    if save.completes:
+        save.nobody_was_asked = stopping.ask_before_save()
     current.saved_at[role] = (iteration, current.trained)
     if _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
         _unused(states)

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -82,17 +83,25 @@ def is_agreed() -> bool:
     return _agreed and not _in_megatrons_loop
 
 
-def saved_all(session: Session, name: PointName) -> None:
+def ask_before_save() -> Callable[[], bool] | None:
+    """Ask all ranks whether any was told to end. Call on every rank when a save begins that completes a point.
+
+    The answer is there when the save is finished: to ask then would make the training wait for the slowest rank.
+    """
+    return None if _agreed or _in_megatrons_loop else ranks.everywhere_soon(not _was_asked())
+
+
+def saved_all(session: Session, name: PointName, nobody_was_asked: Callable[[], bool] | None) -> None:
     """Call on every rank when the last save of what this process holds is finished.
 
     Raises:
-        SystemExit: 202, where any rank was asked to end and `name` is committed now.
+        SystemExit: 202, where any rank was asked to end before that save and `name` is committed now.
     """
     global _agreed
     if _in_megatrons_loop:
         return
-    if not _agreed:
-        _agreed = not ranks.everywhere(not _was_asked())
+    if not _agreed and nobody_was_asked is not None:
+        _agreed = not nobody_was_asked()
         _say_that_it_stops()
     if _agreed and ranks.from_rank_0([int(_comes_to_be_committed(session, name))])[0]:
         _leave(session)

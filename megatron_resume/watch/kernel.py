@@ -38,6 +38,12 @@ def has_open(pid: int, descriptor: int | None = None) -> bool:
     return os.path.lexists(files / str(descriptor)) if descriptor is not None else bool(_entries(files))
 
 
+def blocks(pid: int, number: int) -> bool:
+    """Whether the main thread of process `pid` takes no signal of this number."""
+    found = re.search(r"^SigBlk:\s*([0-9a-f]+)$", _text(Path(f"/proc/{pid}/status")), re.MULTILINE)
+    return bool(found and int(found[1], 16) >> (number - 1) & 1)
+
+
 def threads(pid: int) -> list[str]:
     """One line for each thread: name, state, and where in the kernel it waits."""
     return sorted(_thread(task) for task in _entries(Path(f"/proc/{pid}/task")))
