@@ -86,9 +86,12 @@ def is_agreed() -> bool:
 def ask_before_save() -> Callable[[], bool] | None:
     """Ask all ranks whether any was told to end. Call on every rank when a save begins that completes a point.
 
-    The answer is there when the save is finished: to ask then would make the training wait for the slowest rank.
+    The answer is there when the save is finished: to ask then would make the training wait for the slowest rank. It
+    costs each save 0.2 ms (on a CPU), so jobs that nobody gave a policy do without: they call `should_stop`.
     """
-    return None if _agreed or _in_megatrons_loop else ranks.everywhere_soon(not _was_asked())
+    if _agreed or _in_megatrons_loop or VARIABLE not in os.environ:  # the same on every rank
+        return None
+    return ranks.everywhere_soon(not _was_asked())
 
 
 def saved_all(session: Session, name: PointName, nobody_was_asked: Callable[[], bool] | None) -> None:

@@ -63,7 +63,7 @@ def test_a_loop_that_never_asks_ends_after_its_own_next_save(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
     run = new_run()
-    ended = told(run, "train", "1", NEVER_ASKS="1")
+    ended = told(run, "train", "1", NEVER_ASKS="1", MEGATRON_RESUME_POLICY="{}")
     assert ended.code == STOPPED, ended.log[-6000:]
     assert run.status()["point"] == {"iteration": 2, "attempt": 1}
     goes_on_exactly(run, undisturbed("dp2"))
