@@ -156,7 +156,10 @@ def test_one_role_dies_and_both_go_on_from_their_common_point(jobs: dict[str, Ro
     for job in jobs.values():
         losses = job.losses()
         assert list(losses) == [str(iteration) for iteration in range(1, 9)]
-        assert all(len(seen) == 1 for seen in losses.values()), "what was trained twice came out the same"
+        for iteration, seen in losses.items():
+            whole = max(seen, key=len)
+            # A life that was killed may have told a part of its last iteration only.
+            assert all(told == whole[: len(told)] for told in seen), f"iteration {iteration} came out otherwise"
 
 
 @pytest.mark.slow

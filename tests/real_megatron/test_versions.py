@@ -20,7 +20,7 @@ ASKS_WHERE = """
 import json, sys
 import megatron.core, megatron.training
 import megatron_resume.auto
-from megatron_resume.adapter.installed import installed_versions
+from megatron_resume.installed import installed_versions
 report = {"version": installed_versions()["megatron-core"], "core": megatron.core.__version__}
 report["folders"] = [module.__file__ for module in (megatron.core, megatron.training)]
 open(sys.argv[1], "w").write(json.dumps(report))
