@@ -4,6 +4,7 @@ Codes 1 to 127 mean "do not restart", 128 and up mean "restart", as Kubeflow rea
 """
 
 STOPPED = 202  # exit code: on request, with all that was trained committed
+REFUSALS = (65, 70, 78, 203)  # exit codes of a start that is refused: see below
 
 
 class ResumeError(Exception):

@@ -11,6 +11,7 @@ from ..checkpoint.attempts import newest_started
 from ..checkpoint.failures import STACKS, Failure, How, life_named, life_path, write_failure
 from ..checkpoint.layout import PointName
 from ..checkpoint.leases import read_lease
+from ..errors import REFUSALS
 from ..installed import installed_versions
 from ..roles import TRAINED
 from . import kernel
@@ -18,7 +19,6 @@ from .board import Board
 from .endings import RankEnding, write_ending
 from .watched import Watched
 
-REFUSED = (65, 70, 78, 203)
 _ARGUMENTS = 2  # exit code of argparse
 
 
@@ -64,8 +64,11 @@ class Place:
         return life_path(root, self.attempt(root), self._watched.life) / STACKS
 
 
-def record(watched: Watched, board: Board, ended: Ended) -> None:
-    """Keep it for `launch`, and in the data checkpoint folder. What fails here is said, and no more."""
+def record(watched: Watched, board: Board, ended: Ended, *, is_refused: bool) -> None:
+    """Keep it for `launch`, and in the data checkpoint folder. What fails here is said, and no more.
+
+    `is_refused`: another rank of this machine said that the start is.
+    """
     place = Place(watched, board)
     root = place.root
     fatal = bool(board.fatal) or (ended.exit_code == _ARGUMENTS and not board.training_since_ns and not ended.error)
@@ -75,7 +78,7 @@ def record(watched: Watched, board: Board, ended: Ended) -> None:
         return
     try:
         attempt = place.attempt(root)
-        if attempt or not _leaves_no_trace(ended):
+        if attempt or not (is_refused or _leaves_no_trace(ended)):
             write_failure(root, watched.life, _for_the_next_lives(watched, board, ended, root, attempt, fatal))
     except OSError as error:
         say(f"how rank {watched.rank} ended cannot be recorded in {root}: {error.strerror}")
@@ -83,7 +86,7 @@ def record(watched: Watched, board: Board, ended: Ended) -> None:
 
 def _leaves_no_trace(ended: Ended) -> bool:
     """Where its attempt had not begun: it was refused, or told to end, as a launcher does when another one was."""
-    return ended.exit_code in REFUSED or ended.signal == signal.SIGTERM
+    return ended.exit_code in REFUSALS or ended.signal == signal.SIGTERM
 
 
 def say(text: str) -> None:

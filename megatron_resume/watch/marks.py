@@ -24,12 +24,13 @@ import msgspec
 from ..checkpoint.failures import life_of
 from ..checkpoint.launch_key import launch_key
 from ..checkpoint.layout import PointName
-from ..errors import ConfigError
+from ..errors import REFUSALS, ConfigError
 from ..policy import PHASES, Phase, policy_of_environ
 from ..sources import nearest, show
 from . import kernel
 from .board import NO_PHASE, Board, new_board
 from .hopeless import is_hopeless
+from .peers import listen, tell
 from .watched import PROGRAM, Watched, timeouts
 
 logger = logging.getLogger("megatron_resume")
@@ -41,6 +42,7 @@ _LEFT = "_megatron_resume_phase"  # attribute of an exception
 _DUMP_SIGNAL = signal.SIGRTMAX - 2  # Python, NCCL and CUDA use none of the last ones
 
 _board = Board()  # that nobody reads
+_watched: Watched | None = None
 _watchdog: subprocess.Popen[bytes] | None = None
 
 
@@ -50,7 +52,7 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
     Raises:
         ConfigError: The policy in the environment is wrong.
     """
-    global _board, _watchdog
+    global _board, _watched, _watchdog
     if _watchdog is not None or not _is_rank(environ):
         return
     policy = policy_of_environ(environ)
@@ -58,29 +60,33 @@ def begin(environ: Mapping[str, str] = os.environ) -> None:
     new.mark("setup")
     stacks = os.memfd_create("megatron_resume-stacks", os.MFD_CLOEXEC)
     faulthandler.register(_DUMP_SIGNAL, stacks, all_threads=True)
+    life, rank = life_of(environ), _number(environ, "RANK")
+    peers = listen(life, rank)
     watched = Watched(
         pid=os.getpid(),
-        rank=_number(environ, "RANK"),
+        rank=rank,
         restart=_number(environ, "TORCHELASTIC_RESTART_COUNT"),
         num_ranks=_number(environ, "WORLD_SIZE"),
         num_local_ranks=_number(environ, "LOCAL_WORLD_SIZE"),
         host=socket.gethostname(),
         job=launch_key(environ).job,
-        life=life_of(environ),
+        life=life,
         endings=environ.get(ENDINGS, ""),
         board=board,
         stacks=stacks,
+        peers=peers.fileno(),
         dump_signal=_DUMP_SIGNAL,
         oom_kills=kernel.out_of_memory_kills(),
         timeouts=timeouts(policy),
     )
     os.environ[WATCHED] = str(os.getpid())
     try:
-        _watchdog = _started(watched)
+        with peers:
+            _watchdog = _started(watched)
     except OSError as error:
         logger.warning("nobody watches rank %d: its watchdog cannot be started: %s", watched.rank, error)
         return
-    _board = new
+    _board, _watched = new, watched
     os.register_at_fork(after_in_child=_leave)
     atexit.register(leaves)
     reports = sys.excepthook
@@ -125,15 +131,15 @@ def _started(watched: Watched) -> subprocess.Popen[bytes]:
         [sys.executable, "-P", "-m", PROGRAM, msgspec.json.encode(watched).decode()],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdin=subprocess.DEVNULL,
-        pass_fds=(watched.board, watched.stacks),
+        pass_fds=(watched.board, watched.stacks, watched.peers),
         start_new_session=True,
     )
 
 
 def _leave() -> None:
     """In a forked child: its marks are not those of the rank."""
-    global _board
-    _board = Board()
+    global _board, _watched
+    _board, _watched = Board(), None
 
 
 @contextlib.contextmanager
@@ -230,3 +236,6 @@ def fails_by(error: BaseException) -> None:
     _board.write("error", type(error).__qualname__)
     _board.fail(_phase_of(error))
     _board.mark("exit")
+    if _watched is not None and _board.exit_code in REFUSALS and not _board.attempt:
+        # Before this process ends, for its launcher then ends the others, in ways that look like failures.
+        tell(_watched.life, "refused", num_ranks=_watched.num_ranks, rank=_watched.rank)

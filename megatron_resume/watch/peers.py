@@ -1,38 +1,49 @@
-"""How the watchdogs of one machine tell each other that a rank hangs: at once, and with no file that anybody leaves."""
+"""What the processes of one machine tell each other's watchdogs: at once, and with no file that anybody leaves."""
 
 import contextlib
 import socket
+from typing import Literal
 
-_WORD = b"hang"
+Word = Literal["hangs", "refused"]  # a rank hangs; this start is refused, whatever the other ranks end by
+
+_MAX_BYTES = 16
+
+
+def tell(life: str, word: Word, *, num_ranks: int, rank: int) -> None:
+    """Say it to the watchdogs of all ranks but `rank` of this life of the job. Those on other machines miss it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as own:
+        for other in range(num_ranks):
+            if other != rank:
+                with contextlib.suppress(OSError):
+                    own.sendto(word.encode(), _name(life, other))
+
+
+def _name(life: str, rank: int) -> str:
+    return f"\0megatron_resume/{life}/{rank}"  # in no file system: it is gone with its process
+
+
+def listen(life: str, rank: int) -> socket.socket:
+    """Where the watchdog of `rank` will hear what is told from now on."""
+    own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    with contextlib.suppress(OSError):  # then it learns of a hang from the shared folder
+        own.bind(_name(life, rank))
+    return own
 
 
 class Peers:
-    """The watchdogs of all ranks of this life of the job that run on this machine."""
+    """What the watchdog of one rank has heard of the others; `descriptor` is that of a socket that listens."""
 
-    def __init__(self, life: str, rank: int, num_ranks: int) -> None:
-        self._life, self._rank, self._num_ranks = life, rank, num_ranks
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        with contextlib.suppress(OSError):  # then this one learns of it from the shared folder
-            self._socket.bind(self._name(rank))
-
-    def _name(self, rank: int) -> str:
-        return f"\0megatron_resume/{self._life}/{rank}"  # in no file system: it is gone with its process
+    def __init__(self, descriptor: int) -> None:
+        self._heard: set[str] = set()
+        self._socket = socket.socket(fileno=descriptor)
 
     def fileno(self) -> int:
         """Readable when somebody has told."""
         return self._socket.fileno()
 
-    def tell(self) -> None:
-        """Say that a rank hangs. Of those on other machines nobody listens here."""
-        for rank in range(self._num_ranks):
-            if rank != self._rank:
-                with contextlib.suppress(OSError):
-                    self._socket.sendto(_WORD, self._name(rank))
-
-    def have_told(self) -> bool:
-        """Whether somebody has, since this was asked last."""
-        told = False
+    def have_told(self, word: Word) -> bool:
+        """Whether somebody has, ever."""
         with contextlib.suppress(OSError):
-            while self._socket.recv(len(_WORD)):
-                told = True
-        return told
+            while told := self._socket.recv(_MAX_BYTES):
+                self._heard.add(told.decode("ascii", "replace"))
+        return word in self._heard

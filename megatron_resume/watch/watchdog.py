@@ -19,7 +19,7 @@ from ..processes import descendants
 from . import kernel
 from .board import Board, board_at
 from .ended import Ended, Place, record, say
-from .peers import Peers
+from .peers import Peers, tell
 from .stacks import heads, stacks_of, write_stacks
 from .watched import POLL_S, Watched
 
@@ -37,7 +37,7 @@ class Watchdog:
         self._mark_ns, self._paused_ns = board.progress_ns, 0  # last mark, and time since in which nobody was run
         self._polled_s = self._looked_s = time.monotonic()
         self._has_kept_stacks = False
-        self._peers = Peers(watched.life, watched.rank, watched.num_ranks)
+        self._peers = Peers(watched.peers)
         self._events = select.poll()
         self._events.register(self._peers, select.POLLIN)
         self._rank = _end_of(watched.pid)
@@ -79,10 +79,9 @@ class Watchdog:
 
     def _hears_of_a_hang(self) -> bool:
         """Whether another rank of this life hangs: at once on this machine, from others by the folder they share."""
-        if self._peers.have_told():
-            return not self._has_kept_stacks
-        if self._has_kept_stacks or self._watched.is_on_one_node:
-            return False
+        told = self._peers.have_told("hangs")
+        if told or self._has_kept_stacks or self._watched.is_on_one_node:
+            return told and not self._has_kept_stacks
         now_s = time.monotonic()
         if now_s - self._looked_s < self._watched.look_s:
             return False
@@ -95,8 +94,8 @@ class Watchdog:
         said = f"no progress in {board.phase_name} for {silent_s:.1f} s (limit {watched.timeout(board.phase_name):g} s)"
         said += f"; the process was {state}" if state in kernel.HALTED else ""
         self._keep_stacks(board)
-        self._peers.tell()
-        record(watched, board, Ended("hang", "hang", said, HANG, None, silent_s, at_s))
+        tell(watched.life, "hangs", num_ranks=watched.num_ranks, rank=watched.rank)
+        record(watched, board, Ended("hang", "hang", said, HANG, None, silent_s, at_s), is_refused=False)
         self._wait_for_other_ranks()
         say(f"{self._first()}rank {watched.rank} on {watched.host}: {said}. It is ended. Stacks: {self._place.stacks}")
         for pid in [watched.pid, *descendants(watched.pid)]:
@@ -149,7 +148,7 @@ class Watchdog:
             silent_s=self._silent_s(),
             at_s=board.failed_ns / 1e9 if board.failed_ns and exit_code else now_s,
         )
-        record(self._watched, board, ended)
+        record(self._watched, board, ended, is_refused=self._peers.have_told("refused"))
 
 
 def _end_of(pid: int) -> int | None:

@@ -25,6 +25,7 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     endings: str  # folder in which `launch` learns how ranks end; "" where nothing launched us
     board: int  # descriptor
     stacks: int  # descriptor
+    peers: int  # descriptor of the socket on which it hears of other ranks
     dump_signal: int
     oom_kills: int  # by the kernel in this container, before
     timeouts: dict[str, float]  # phase -> without progress for so long, it hangs

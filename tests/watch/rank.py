@@ -125,6 +125,11 @@ def is_refused_at_once():
     os._exit(CrashLoopError.exit_code)
 
 
+def is_refused_when_told():
+    until_told()
+    is_refused_at_once()
+
+
 def exits_with_7():
     try:
         with marks.phase("evaluate"):

@@ -69,6 +69,17 @@ def test_nor_is_a_rank_that_was_told_to_end_before_the_attempt(ranks: Ranks) -> 
     assert list(lives(ranks.root)) == []
 
 
+def test_nor_is_a_rank_that_ends_in_whatever_way_beside_a_refused_one(ranks: Ranks) -> None:
+    refused, other = ranks.start("is_refused_when_told", "sleeps_in_setup")
+    other.until("hangs")
+    other.until_watched()
+    assert refused.go() == 70
+    os.kill(other.process.pid, signal.SIGKILL)
+    other.end()
+    assert {ending.exit_code for ending in ranks.endings} == {70, 128 + signal.SIGKILL}
+    assert list(lives(ranks.root)) == []
+
+
 def test_an_end_that_is_well_is_no_failure(ranks: Ranks) -> None:
     (rank,) = ranks.start("finishes")
     assert rank.end() == 0

@@ -8,7 +8,7 @@ import pytest
 from megatron_resume.errors import ConfigError
 from megatron_resume.watch import marks
 from megatron_resume.watch.board import Board, board_at, new_board
-from megatron_resume.watch.peers import Peers
+from megatron_resume.watch.peers import Peers, listen, tell
 
 
 @pytest.fixture
@@ -98,11 +98,14 @@ def test_marks_of_a_forked_child_are_not_those_of_the_rank(board: Board) -> None
     assert os.read(reader, 10) == b"False"
 
 
-def test_watchdogs_of_one_life_hear_of_a_hang_and_others_do_not() -> None:
+def test_watchdogs_of_one_life_hear_what_is_told_and_others_do_not() -> None:
     life, other_life = uuid.uuid4().hex, uuid.uuid4().hex
-    one, two, stranger = Peers(life, 0, 2), Peers(life, 1, 2), Peers(other_life, 1, 2)
-    one.tell()
-    assert two.have_told()
-    assert not two.have_told(), "once"
-    assert not one.have_told()
-    assert not stranger.have_told()
+    names = (life, 0), (life, 1), (other_life, 1)
+    one, two, stranger = (Peers(listen(*name).detach()) for name in names)
+    tell(life, "hangs", num_ranks=2, rank=0)
+    assert two.have_told("hangs")
+    assert not two.have_told("refused")
+    tell(life, "refused", num_ranks=2, rank=0)
+    assert two.have_told("refused")
+    assert not one.have_told("hangs")
+    assert not stranger.have_told("hangs")
