@@ -3,7 +3,7 @@
 Codes 1 to 127 mean "do not restart", 128 and up mean "restart", as Kubeflow reads them.
 """
 
-STOPPED = 202  # exit code: on request, with all that was trained committed
+STOPPED = 202  # exit code: on request, with all committed that had been trained when its last save began
 REFUSALS = (65, 70, 78, 203)  # exit codes of a start that is refused: see below
 
 
