@@ -87,8 +87,8 @@ def ask_before_save() -> Callable[[], bool] | None:
     """Ask all ranks whether any was told to end. Call on every rank when a save begins that completes a point.
 
     The answer is there when the save is finished: to ask then would make the training wait for the slowest rank. What
-    was trained while an asynchronous save was finished is done again: the next one may come too late. It
-    costs each save 0.2 ms (on a CPU), so jobs that nobody gave a policy do without: they call `should_stop`.
+    was trained while an asynchronous save was finished is done again: the next one may come too late. The
+    question costs each save 0.2 ms (on a CPU), so jobs that nobody gave a policy do without: they call `should_stop`.
     """
     if _agreed or _in_megatrons_loop or VARIABLE not in os.environ:  # the same on every rank
         return None

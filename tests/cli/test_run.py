@@ -116,7 +116,8 @@ def test_a_rank_does_not_import_what_only_prints(tmp_path: Path) -> None:
 
 
 def test_it_works_under_torchrun(tmp_path: Path) -> None:
-    path = script(tmp_path, "import os, sys; print('rank', os.environ['RANK'], sys.argv[1:])\n")
+    # In one write: where Python does not buffer, `print` makes several, and those of two ranks mix.
+    path = script(tmp_path, "import os, sys; sys.stdout.write(f'rank {os.environ[\"RANK\"]} {sys.argv[1:]}\\n')\n")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = call([*torchrun, "-m", "megatron_resume", "run"], path, "--lr", "1")
     assert done.returncode == 0
