@@ -8,12 +8,18 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for job_on_disk, whatever folder a test is in
 
+from eventful_job import EventfulJob
 from job_on_disk import JobOnDisk
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> JobOnDisk:
     return JobOnDisk(tmp_path)
+
+
+@pytest.fixture
+def eventful(tmp_path: Path) -> EventfulJob:
+    return EventfulJob(tmp_path)
 
 
 @pytest.fixture(autouse=True)

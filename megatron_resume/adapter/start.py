@@ -15,6 +15,7 @@ from ..checkpoint.folder import Folder, read_folder, read_point, read_start
 from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
 from ..checkpoint.layout import PointName, point_path
 from ..checkpoint.leases import Lease, Watch
+from ..checkpoint.lives import iteration_reached
 from ..checkpoint.records import Launch, Start
 from ..config import ResumeConfig
 from ..crash import crash_point
@@ -197,16 +198,15 @@ def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeC
         versions=installed_versions(),
         config=msgspec.to_builtins(config),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        lost_iterations=_lost_iterations(folder, parent, config.trained_roles),
+        lost_iterations=_lost_iterations(folder, parent),
     )
 
 
-def _lost_iterations(folder: Folder, parent: PointName | None, roles: tuple[str, ...]) -> int:
-    """How many iterations after the point the newest attempt had run when it last renewed its leases."""
+def _lost_iterations(folder: Folder, parent: PointName | None) -> int:
+    """How many iterations after the point the newest attempt had run, as far as is known."""
     newest = max(folder.starts, default=0)
-    found = [leases.read_lease(folder.root, newest, role) for role in roles]
-    reached = max((lease.iteration for lease in found if lease is not None), default=0)
-    return max(0, reached - (parent.iteration if parent else 0))
+    reached = iteration_reached(folder.root, newest) if newest else None
+    return max(0, (reached or 0) - (parent.iteration if parent else 0))
 
 
 def withdraw(root: Path, begun: Begun) -> None:

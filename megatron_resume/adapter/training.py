@@ -90,16 +90,18 @@ def _has_trained(current: session.Session) -> None:
 
 
 def warn_of_no_save() -> None:
-    """Say once that this process trains and has never called Megatron's save_checkpoint."""
+    """Say once that this process trains and has not called Megatron's save_checkpoint."""
     global _warned
     current = session.current()
     if current is None or not current.steps or current.saves or _warned or ranks.rank() != 0:
         return
     _warned = True
+    point = current.resumes.point.name if current.resumes else None
     logger.warning(
-        "%d train steps and not one call of Megatron's save_checkpoint: nothing in %s can be resumed. "
+        "%d train steps of this attempt and not one call of Megatron's save_checkpoint: %s in %s. "
         "Save with --save-interval, or call save_checkpoint",
         max(current.steps.values()),
+        f"a failure now goes back to {point}" if point else "nothing can be resumed",
         current.root,
     )
 

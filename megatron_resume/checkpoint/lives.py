@@ -13,7 +13,7 @@ from .endings import process_ends
 from .events import Committed, Failed, Stopped, events_path, read_events
 from .failures import FAILURES, Failure, failures_path, read_failures
 from .layout import PointName
-from .leases import read_lease
+from .leases import Lease, read_lease
 from .records import Record, decode, read_bytes
 
 NEW_BUDGET = "new_budget.json"
@@ -23,6 +23,8 @@ _CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
 _OPTIONS = (78, 203)  # exit codes
 _SHOWN = 300  # characters of a message
 _MEMORY = ("MemoryError", "OutOfMemoryError")
+_LOST_PEER = ("DistBackendError", "DistNetworkError", "ConnectionResetError", "BrokenPipeError")
+_OF_A_LOST_PEER = ("reset by peer", "closed by peer", "Broken pipe", "remote process exited")  # gloo, NCCL, the store
 
 
 class NewBudget(Record, frozen=True, kw_only=True):
@@ -65,13 +67,28 @@ def lives(root: Path) -> Iterator[Life]:
             yield _life(root, number)
 
 
+def iteration_reached(root: Path, number: int) -> int | None:
+    """What training of attempt `number` had come to, as far as its leases and the ranks that failed tell."""
+    return _reached(_leases(root, number), read_failures(failures_path(root, number, "")))
+
+
 def cause_of(failures: list[Failure]) -> Failure | None:
-    """The one that the others follow from: what a launcher ended with SIGTERM did not begin it."""
+    """The one that the others follow from: neither one that lost its peer began it, nor one that a launcher ended."""
     failures = [one for one in failures if one.how != "stopped"]
-    first = next((one for one in failures if one.signal != "SIGTERM"), next(iter(failures), None))
+    first = min(failures, key=_follows, default=None)  # of those that follow from nothing the earliest
     if first is None or first.how != "hang":
         return first
     return min((one for one in failures if one.how == "hang"), key=lambda one: one.time_s - one.silent_s)
+
+
+def _follows(failure: Failure) -> int:
+    """How surely this failure is the consequence of another, from 0 on."""
+    return 2 if failure.signal == "SIGTERM" else int(_lost_its_peer(failure))
+
+
+def _lost_its_peer(failure: Failure) -> bool:
+    """Such a rank may record its end before the watchdog of the one that died has seen that."""
+    return failure.error in _LOST_PEER or any(words in failure.message for words in _OF_A_LOST_PEER)
 
 
 def failed_loads(root: Path) -> dict[PointName, str]:
@@ -88,10 +105,12 @@ def failed_loads(root: Path) -> dict[PointName, str]:
 
 
 def _is_of_the_point(cause: Failure) -> bool:
-    """Whether the point may be what ended its load, and not somebody from outside, a lack of memory, or an option."""
+    """Whether the point may be what ended its load, and not a death elsewhere, a lack of memory, or an option."""
     if cause.how == "killed":
         return cause.signal in _CRASHES
-    return cause.how == "error" and cause.exit_code not in _OPTIONS and cause.error not in _MEMORY
+    if cause.how != "error" or _lost_its_peer(cause):
+        return False
+    return cause.exit_code not in _OPTIONS and cause.error not in _MEMORY
 
 
 def _without_attempt(root: Path) -> dict[int, list[Life]]:
@@ -137,8 +156,7 @@ def _life(root: Path, number: int) -> Life:
     failures = read_failures(failures_path(root, number, ""))
     stopped = any(one.how == "stopped" for one in failures)  # by itself, with nothing to lose; what others did follows
     cause = None if stopped else cause_of(failures)
-    leases = [lease for role in TRAINED if (lease := read_lease(root, number, role)) is not None]
-    reached = [lease.iteration for lease in leases] + [failure.iteration for failure in failures]
+    leases = _leases(root, number)
     return Life(
         attempt=number,
         state="stopped" if stopped else _state({end.state for end in ends}, cause),
@@ -148,9 +166,17 @@ def _life(root: Path, number: int) -> Life:
         if stopped
         else next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None),
         commits=max(_commits(root, number, role) for role in TRAINED),
-        iteration=max(reached, default=None),
+        iteration=_reached(leases, failures),
         time_s=min((one.time_s for one in failures), default=None),
     )
+
+
+def _leases(root: Path, number: int) -> list[Lease]:
+    return [lease for role in TRAINED if (lease := read_lease(root, number, role)) is not None]
+
+
+def _reached(leases: list[Lease], failures: list[Failure]) -> int | None:
+    return max([lease.iteration for lease in leases] + [failure.iteration for failure in failures], default=None)
 
 
 def _state(states: set[str], cause: Failure | None) -> str:

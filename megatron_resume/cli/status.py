@@ -14,7 +14,7 @@ from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import PointName, model_folder
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.resume.choose import Outcome, Resume, choose, head, live_line
-from megatron_resume.resume.story import Story
+from megatron_resume.resume.story import Chapter, Story
 from megatron_resume.shown import shown_in_line
 
 from .life import plain, print_story, story_of
@@ -58,14 +58,15 @@ def _report(folder: Folder, told: Story) -> dict[str, Any]:
         **outcome_of(outcome),
         "roles": _roles(outcome),
         "points": _points(folder, outcome),
-        "attempts": _attempts(folder),
+        "attempts": _attempts(folder, told),
         "damaged_attempts": list(folder.damaged_starts.values()),
         "story": plain(told),
     }
 
 
-def _attempts(folder: Folder) -> list[dict[str, Any]]:
+def _attempts(folder: Folder, told: Story) -> list[dict[str, Any]]:
     """Oldest first, each with how its processes ended."""
+    chapters = {chapter.attempt: chapter for chapter in told.attempts}
     last_commits = {point.attempt: point.iteration for point in folder.committed}
     return [
         {
@@ -75,24 +76,28 @@ def _attempts(folder: Folder) -> list[dict[str, Any]]:
             "created": start.created,
             "host": start.launch.host,
             "last_commit": last_commits.get(number),
-            "processes": [_process(end) for end in process_ends(folder.root, number, roles_of(start))],
+            "processes": _processes(process_ends(folder.root, number, roles_of(start)), chapters.get(number)),
         }
         for number, start in sorted(folder.starts.items())
     ]
 
 
-def _process(end: ProcessEnd) -> dict[str, Any]:
-    return {**msgspec.to_builtins(end), "says": _says(end)}
+def _processes(ends: list[ProcessEnd], chapter: Chapter | None) -> list[dict[str, Any]]:
+    """What each said of its end; of the only one that was killed, what is known of the rank that was."""
+    rank_says = f"{chapter.how}: {chapter.rank_says}" if chapter and chapter.rank_says and len(ends) == 1 else ""
+    return [{**msgspec.to_builtins(end), "says": _says(end, rank_says)} for end in ends]
 
 
-def _says(end: ProcessEnd) -> str:
-    """How a process ended, in words."""
+def _says(end: ProcessEnd, rank_says: str) -> str:
+    """How a process ended, in words. `rank_says` stands in for one that said nothing and lives no more."""
     if isinstance(end.event, Failed):
         return f"failed with exit code {end.event.exit_code}: {end.event.error}: {end.event.message}"
     if isinstance(end.event, Stopped):
         return f"stopped with exit code {end.event.exit_code}: {end.event.reason}"
     if end.event is not None:
         return "finished"
+    if rank_says and end.state != "running":
+        return rank_says
     process = f"process {end.pid} on {end.host}" if end.pid else "its process"
     return {
         "running": f"running: {process}",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from ..checkpoint.failures import Failure
 from ..checkpoint.lives import Life
 from ..errors import STOPPED, ConfigError, CrashLoopError, ResumeError
 from ..policy import FATAL, Policy
@@ -85,15 +86,24 @@ def _told(life: Life) -> str:
         return f"{who} ended{at}: {getattr(ending, 'error', '') or getattr(ending, 'reason', '')}"
     if cause is None:
         return f"{who} ended{at} without a record: killed, out of memory, or lost node"
+    return f"{who}{at}: {_of_a_rank(cause)}"
+
+
+def told_of_a_rank(cause: Failure) -> str:
+    """One line about how a rank failed, as it may be shown."""
+    return shown_in_line(_of_a_rank(cause))
+
+
+def _of_a_rank(cause: Failure) -> str:
     rank = f"rank {cause.rank} on {cause.host}"
     kernel = f"; {cause.kernel}" if cause.kernel else ""
     if cause.how == "hang":
-        return f"{who}{at}: {rank} made no progress in {cause.phase} for {cause.silent_s:.0f} s{kernel}"
+        return f"{rank} made no progress in {cause.phase} for {cause.silent_s:.0f} s{kernel}"
     if cause.error:
-        return f"{who}{at}: {rank} failed in {cause.phase} with {cause.error}: {cause.message}{kernel}"
+        return f"{rank} failed in {cause.phase} with {cause.error}: {cause.message}{kernel}"
     by = f"by {cause.signal}" if cause.signal else "without a word" if cause.exit_code is None else ""
     code = f"with exit code {cause.exit_code}" if cause.exit_code is not None else ""
-    return f"{who}{at}: {rank} ended in {cause.phase} {by}{code}{kernel}"
+    return f"{rank} ended in {cause.phase} {by}{code}{kernel}"
 
 
 def _over(

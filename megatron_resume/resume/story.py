@@ -17,7 +17,7 @@ from ..checkpoint.layout import PointName
 from ..checkpoint.lives import Life
 from ..checkpoint.records import MAX_NUMBER, Start
 from ..checkpoint.times import MAX_S, Commit, Times
-from .budget import is_free, told
+from .budget import is_free, told, told_of_a_rank
 
 KINDS = ("kept", "lost", "silent", "setup", "down")
 FAILED = ("failed", "killed", "hung")
@@ -54,6 +54,7 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
         how: "finished", "running", "preempted", "stopped", "failed", "hung", "killed", "new budget"; "unknown" where it
             runs on another machine, or was killed.
         says: how it ended, in one sentence.
+        rank_says: of that the part of the rank that failed first; "" where no rank left a record.
         began_s, trained_s, ended_s: since 1970; None where nothing tells.
         is_end_recorded: else `ended_s` is the last sign of life.
         parent: the point that it continued from; None for a fresh start.
@@ -69,6 +70,7 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     how: str
     says: str
+    rank_says: str = ""
     began_s: float | None = None
     trained_s: float | None = None
     ended_s: float | None = None
@@ -249,6 +251,7 @@ def _chapter(
         attempt=life.attempt,
         how=how,
         says=says,
+        rank_says=told_of_a_rank(life.cause) if life.cause else "",
         began_s=began_s,
         trained_s=trained_s,
         ended_s=ended_s,

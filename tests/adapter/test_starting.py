@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from eventful_job import EventfulJob
 from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.adapter.ending import naming_the_path
@@ -16,6 +17,7 @@ from megatron_resume.checkpoint import atomic, fencing
 from megatron_resume.checkpoint.attempts import attempt_numbers, has_started
 from megatron_resume.checkpoint.endings import process_ends
 from megatron_resume.checkpoint.events import Stopped, read_events
+from megatron_resume.checkpoint.folder import read_start
 from megatron_resume.errors import ConfigError
 
 PROGRAM = Path(__file__).with_name("starting.py")
@@ -71,6 +73,16 @@ def test_a_second_start_names_who_holds_the_job_and_leaves_no_trace(
     assert "--take-over" in said
     after = contents(job.root)
     assert {k: v for k, v in after.items() if "lease" not in k} == {k: v for k, v in before.items() if "lease" not in k}
+
+
+def test_iterations_to_run_again_are_also_those_that_only_a_failed_rank_recorded(
+    eventful: EventfulJob, begin: Callable[..., Started]
+) -> None:
+    eventful.begins(0)
+    eventful.is_lost_with_its_node(renewals=1, iteration=2)
+    eventful.is_killed(100, iteration=5)
+    assert begin("take_over").said == "attempt 2 joined=False"
+    assert read_start(eventful.root, 2).lost_iterations == 5
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from job_on_disk import FAILURE, JobOnDisk
 
 from megatron_resume.checkpoint.events import Failed, Finished, Stopped
-from megatron_resume.checkpoint.failures import FAILURES, write_failure
+from megatron_resume.checkpoint.failures import FAILURES, Failure, write_failure
 from megatron_resume.checkpoint.layout import PointName, attempt_path
 from megatron_resume.checkpoint.leases import Lease, claim
 from megatron_resume.checkpoint.lives import failed_loads, lives
@@ -47,23 +48,45 @@ def test_one_that_recorded_nothing_was_killed_and_the_next_start_says_so(job: Jo
     assert told(newest) == "attempt 3 ended at iteration 42 without a record: killed, out of memory, or lost node"
 
 
+def cause_of_newest(job: JobOnDisk) -> Failure:
+    cause = next(lives(job.root)).cause
+    assert cause is not None
+    return cause
+
+
 def test_of_several_ranks_the_first_that_failed_is_the_cause(job: JobOnDisk) -> None:
     attempt = job.attempt()
     fails(job, attempt, rank=0, time_s=20.0, error="ConnectionError")
     fails(job, attempt, rank=1, time_s=10.0)
     fails(job, attempt, rank=2, time_s=5.0, how="killed", signal="SIGTERM", error="", exit_code=None)
-    cause = next(lives(job.root)).cause
-    assert cause is not None
-    assert cause.rank == 1
+    assert cause_of_newest(job).rank == 1
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        {"error": "RuntimeError", "message": "gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"},
+        {"error": "RuntimeError", "message": "[pair.cc:553] Connection closed by peer [10.0.0.1]:28060"},
+        {"error": "DistBackendError", "message": "NCCL error: remote process exited or there was a network error"},
+    ],
+)
+def test_a_rank_that_lost_its_peer_is_not_the_cause_although_it_recorded_that_first(
+    lost: dict[str, str], job: JobOnDisk
+) -> None:
+    attempt = job.attempt()
+    fails(job, attempt, rank=1, time_s=10.0, **lost)
+    assert cause_of_newest(job).rank == 1, "while nothing else is known"
+    fails(job, attempt, rank=2, time_s=10.1, how="killed", signal="SIGTERM", error="", exit_code=None)
+    assert cause_of_newest(job).rank == 1
+    fails(job, attempt, rank=0, time_s=10.2, how="killed", signal="SIGKILL", error="", exit_code=None)
+    assert cause_of_newest(job).rank == 0
 
 
 def test_of_several_that_hang_the_oldest_progress_is_the_cause(job: JobOnDisk) -> None:
     attempt = job.attempt()
     fails(job, attempt, rank=0, time_s=100.0, how="hang", silent_s=60.0)
     fails(job, attempt, rank=1, time_s=101.0, how="hang", silent_s=70.0)
-    cause = next(lives(job.root)).cause
-    assert cause is not None
-    assert cause.rank == 1
+    assert cause_of_newest(job).rank == 1
 
 
 def test_a_rank_that_left_with_everything_saved_makes_the_life_free_whatever_became_of_the_others(
@@ -87,9 +110,7 @@ def test_a_record_that_is_damaged_is_left_out(job: JobOnDisk) -> None:
     attempt = job.attempt()
     fails(job, attempt, rank=0).write_text("{")
     fails(job, attempt, rank=1)
-    cause = next(lives(job.root)).cause
-    assert cause is not None
-    assert cause.rank == 1
+    assert cause_of_newest(job).rank == 1
 
 
 def test_a_folder_of_failures_that_is_a_link_is_not_followed(job: JobOnDisk, tmp_path: Path) -> None:
@@ -129,6 +150,7 @@ def test_a_death_from_outside_says_nothing_of_the_point_that_was_loaded(job: Job
         {"how": "killed", "signal": "SIGTERM", "exit_code": None, "error": ""},
         {"how": "hang", "error": "hang", "exit_code": 201},
         {"error": "OutOfMemoryError"},
+        {"error": "RuntimeError", "message": "Connection reset by peer"},
         {"error": "ConfigError", "exit_code": 78},
         {"error": "RejoinError", "exit_code": 203},
     ):

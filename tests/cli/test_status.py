@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from eventful_job import EventfulJob
 from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint.events import Failed, Finished, Stopped
@@ -42,6 +43,23 @@ def test_each_ending_is_a_line(
         "attempt 3: finished (last commit at iteration 4)",
         "attempt 4: no ending recorded: process 1 on node0 was killed, or still runs (nothing committed)",
     ]
+
+
+def test_of_a_rank_that_was_killed_its_record_is_told_and_not_that_rank_0_is_gone(
+    eventful: EventfulJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    eventful.begins(0)
+    eventful.is_lost_with_its_node(renewals=1, iteration=3)
+    assert "process 1 on node0" in _said_of_attempt_1(eventful, capsys)
+    eventful.is_killed(100, iteration=3)
+    said = "attempt 1: killed: rank 3 on node7 ended in train by SIGKILL (nothing committed)"
+    assert _said_of_attempt_1(eventful, capsys) == said
+
+
+def _said_of_attempt_1(job: JobOnDisk, capsys: pytest.CaptureFixture[str]) -> str:
+    status(job.root, json=False)
+    return lines(capsys, "attempt 1:")[0]
 
 
 def test_json_has_the_whole_message_of_every_attempt(ended: JobOnDisk, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,7 @@ def test_a_save_in_mid_episode_with_its_experience_tracked_is_committed(new_run:
 def test_training_without_ever_saving_is_warned_of_once(new_run: Callable[..., Run]) -> None:
     run = new_run()
     ended = run.finish(script=TAMPERED, env={"TAMPER": "never_saves"})
-    assert "not one call of Megatron's save_checkpoint" in ended.line("nothing in .* can be resumed")
+    assert "not one call of Megatron's save_checkpoint" in ended.line("nothing can be resumed")
 
 
 def test_without_a_data_checkpoint_path_nothing_is_written_or_changed(

@@ -1,7 +1,6 @@
 """The story of a run, told from folders as jobs leave them."""
 
 import os
-from pathlib import Path
 
 import pytest
 from eventful_job import BEGIN, EventfulJob
@@ -15,11 +14,6 @@ from megatron_resume.cli.life import story_of
 from megatron_resume.resume.story import FIRST_COMMIT, FIRST_STEP, Chapter, Recovery, Story, story
 
 NOW_S = BEGIN + 10_000
-
-
-@pytest.fixture
-def eventful(tmp_path: Path) -> EventfulJob:
-    return EventfulJob(tmp_path)
 
 
 def told(job: EventfulJob) -> Story:
