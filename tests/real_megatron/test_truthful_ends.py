@@ -126,6 +126,12 @@ def test_training_without_ever_saving_is_warned_of_once(new_run: Callable[..., R
     assert "not one call of Megatron's save_checkpoint" in ended.line("nothing can be resumed")
 
 
+def test_the_warning_of_a_resumed_job_names_the_point_that_it_still_has(copy_of_interrupted: Run) -> None:
+    run = copy_of_interrupted
+    ended = run.finish(script=TAMPERED, env={"TAMPER": "never_saves"})
+    assert "save_checkpoint: a failure now goes back to iteration 2 of attempt 1 in" in ended.line("not one call of")
+
+
 def test_without_a_data_checkpoint_path_nothing_is_written_or_changed(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
