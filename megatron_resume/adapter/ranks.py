@@ -86,6 +86,13 @@ def data_parallel() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if connected() else (0, 1)
 
 
+def num_that_sum_gradients() -> int:
+    """How many ranks hold the same weights and see other samples, or other parts of a sequence."""
+    from megatron.core import parallel_state as mpu
+
+    return mpu.get_data_parallel_world_size(with_context_parallel=True) if mpu.model_parallel_is_initialized() else 1
+
+
 def store() -> Any:
     """Where the ranks of this run can leave bytes for each other; None for a single one.
 

@@ -1,5 +1,6 @@
 """The hook on Megatron's train step: who trains must have been resumed, and must save now and then."""
 
+import inspect
 import logging
 from typing import Any
 
@@ -7,7 +8,7 @@ from ..checkpoint.events import Trained
 from ..crash import crash_point
 from ..hooks import AnyFunction
 from ..watch import marks
-from . import background, decision, life, loading, progress_lines, ranks, session, stopping
+from . import background, decision, gradients, life, loading, progress_lines, ranks, session, stopping
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -18,6 +19,8 @@ _warned = False
 
 
 def wrap_train_step(original: AnyFunction) -> AnyFunction:
+    parameters = tuple(inspect.signature(original).parameters)
+
     @marks.phase("train")
     def train_step(*args: Any, **kwargs: Any) -> Any:
         current = session.current()
@@ -40,6 +43,8 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
                 stopping.listen(current)
                 if not current.counts_episodes:
                     stopping.have_megatron_look(margs)
+        if role not in current.steps:
+            gradients.warn_where_not_summed(role, {**dict(zip(parameters, args, strict=False)), **kwargs})
         crash_point("train_step", role)
         current.is_in_train_step = True
         result = original(*args, **kwargs)

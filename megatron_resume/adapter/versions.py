@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import UnsupportedMegatron
 from ..hooks import Hook, HookSet
-from . import arguments, loading, ranks, saving, stopping, training
+from . import arguments, index_builder, loading, ranks, saving, stopping, training
 
 logger = logging.getLogger("megatron_resume")
 
@@ -37,6 +37,13 @@ HOOKS = (
         arguments.wrap_load_args_from_checkpoint,
     ),
     Hook("megatron.training.initialize", "initialize_megatron", (), arguments.wrap_initialize_megatron),
+    Hook(
+        "megatron.core.datasets.utils",
+        "compile_helpers",
+        (),
+        index_builder.wrap_compile_helpers,
+        optional=True,
+    ),
     Hook(
         "megatron.training.checkpointing",
         "save_checkpoint",

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megatron_resume.adapter import index_builder
+
 from .script import is_guarded
 
 _NUMBER = re.compile(r"^(MAJOR|MINOR|PATCH)\s*=\s*(\d+)", re.MULTILINE)
@@ -23,6 +25,7 @@ class Environment:
     megatron_core: str | None = None
     megatron_path: str | None = None  # the folder that `import megatron` takes
     megatron_training: bool = False
+    has_index_builder: bool = True  # of Megatron's datasets: compiled, or to be compiled
     transformer_engine: str | None = None
     apex_path: str | None = None
     apex_is_nvidias: bool = False  # another project has the name in the package registry
@@ -63,6 +66,7 @@ def look(command: Sequence[str] = ()) -> Environment:
         megatron_core=_megatron_version(megatron),
         megatron_path=str(megatron) if megatron else None,
         megatron_training=megatron is not None and (megatron / "training").is_dir(),
+        has_index_builder=megatron is None or _has_index_builder(megatron / "core" / "datasets"),
         transformer_engine=_distribution("transformer-engine"),
         apex_path=str(apex) if apex else None,
         apex_is_nvidias=apex is not None and (apex / "optimizers").is_dir(),
@@ -99,6 +103,11 @@ def _megatron_version(megatron: Path | None) -> str | None:
         found = {}
     parts = [found.get(part) for part in ("MAJOR", "MINOR", "PATCH")]
     return ".".join(part for part in parts if part) or _distribution("megatron-core") or "unknown"
+
+
+def _has_index_builder(datasets: Path) -> bool:
+    there = not datasets.is_dir() or index_builder.is_compiled(datasets)
+    return there or index_builder.can_be_compiled(datasets)
 
 
 def _is_guarded(script: Path) -> bool:

@@ -53,6 +53,16 @@ def python_too_old(env: Environment) -> Trap | None:
     return Trap("python too old", True, found, "use Python 3.12, or a Megatron older than 0.17")
 
 
+def no_index_builder(env: Environment) -> Trap | None:
+    """As where a wheel for another Python is on the path: what it has compiled is not for this one."""
+    if env.has_index_builder or not env.megatron_core:
+        return None
+    found = f"{env.megatron_path}/core/datasets has neither helpers_cpp compiled for Python {env.python} nor the "
+    found += "Makefile to compile it; initialize_megatron ends there"
+    fix = f"install megatron-core with this Python's pip, or put a checkout of {env.megatron_core} on PYTHONPATH"
+    return Trap("no index builder", True, found, fix)
+
+
 def old_nvrx(env: Environment) -> Trap | None:
     """0.4.1 has no `__version__`, which core 0.19 reads on import; pip picks it where glibc < 2.39."""
     core = numbers(env.megatron_core)
@@ -133,6 +143,7 @@ TRAPS: tuple[Callable[[Environment], Trap | None], ...] = (
     shadowed_megatron,
     no_megatron_training,
     python_too_old,
+    no_index_builder,
     old_nvrx,
     async_save_off,
     legacy_format,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,28 @@ def test_a_file_called_megatron_beside_the_script_shadows_the_real_one(tmp_path:
     (tmp_path / "megatron.py").touch()
     env = look([script(tmp_path)])
     assert (env.megatron_core, env.megatron_path) == (None, str(tmp_path / "megatron.py"))
+
+
+@pytest.mark.parametrize(
+    ("files", "usable"),
+    [
+        (["Makefile"], True),
+        (["helpers_cpp" + EXTENSION_SUFFIXES[0]], True),
+        (["helpers.cpp"], False),
+        (["helpers_cpp.cpython-27-of-another-python.so"], False),
+    ],
+)
+def test_the_index_builder_is_there_if_it_is_compiled_or_can_be(tmp_path: Path, files: list[str], usable: bool) -> None:
+    checkout(tmp_path, (0, 19, 2))
+    datasets = tmp_path / "megatron" / "core" / "datasets"
+    datasets.mkdir()
+    for name in files:
+        (datasets / name).touch()
+    assert look([script(tmp_path)]).has_index_builder is usable
+
+
+def test_the_wheel_of_the_tests_has_its_index_builder() -> None:
+    assert look().has_index_builder
 
 
 def test_an_apex_is_nvidias_if_it_has_optimizers(tmp_path: Path) -> None:

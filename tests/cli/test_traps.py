@@ -132,6 +132,12 @@ def test_python_too_old_for_the_wheel_blocks() -> None:
     assert named(replace(GPU_IMAGE, python="3.10.12"))["python too old"].blocks
 
 
+def test_an_index_builder_that_is_neither_compiled_nor_can_be_blocks() -> None:
+    trap = named(replace(GPU_IMAGE, has_index_builder=False))["no index builder"]
+    assert trap.blocks
+    assert "/site-packages/megatron/core/datasets has neither helpers_cpp compiled for Python 3.12.3" in trap.found
+
+
 def test_every_trap_says_what_to_do() -> None:
     env = replace(NOTHING, arguments=(*LEGACY, "--async-save"), script="x.py", script_is_guarded=False)
     assert all(trap.found and trap.fix for trap in traps(env))

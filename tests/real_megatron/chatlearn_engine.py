@@ -14,7 +14,6 @@ from types import SimpleNamespace
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "chatlearn_double"), str(HERE)]
 
-import megatron.core.datasets.utils  # noqa: E402
 import torch  # noqa: E402
 from chatlearn.models.base_module import BaseModule  # noqa: E402
 from chatlearn.runtime.dist_actor import Actor, DistActor  # noqa: E402
@@ -31,9 +30,6 @@ from megatron_resume import chatlearn  # noqa: E402
 from megatron_resume.crash import arm  # noqa: E402
 
 chatlearn.install()
-
-# The helpers are built in the wheel; Megatron would run `make` for them, and the wheel has no Makefile.
-megatron.core.datasets.utils.compile_helpers = lambda: None
 
 OUTPUT = Path(os.environ["OUTPUT"])
 PROMPTS = [f"prompt {row}" for row in range(100)]

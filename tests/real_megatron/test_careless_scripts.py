@@ -135,3 +135,19 @@ def test_saves_of_roles_that_were_not_loaded_are_committed_while_the_process_end
     ended = run.tampered("loads_nothing_and_commits_at_the_end")
     assert ended.code == 0, ended.log[-4000:]
     assert run.status()["point"] == {"iteration": 6, "attempt": 1}
+
+
+@pytest.mark.parametrize(("shape", "times"), [("dp2", 1), ("tp2", 0)])
+def test_a_loop_that_sums_no_gradients_is_told_once_for_each_role(
+    new_run: Callable[..., Run], shape: str, times: int
+) -> None:
+    ended = new_run(shape).tampered("sums_no_gradients", episodes=1)
+    for role in ("policy", "value"):
+        told = f"{role}: gradients are not summed over its 2 data parallel ranks"
+        lines = [line for line in ended.log.splitlines() if told in line]
+        assert len(lines) == times, ended.log[-4000:]
+        assert all("WARNING" in line for line in lines)
+
+
+def test_a_loop_that_sums_them_is_told_nothing(undisturbed: Callable[[str], Run]) -> None:
+    assert "gradients are not summed" not in undisturbed("dp2").starts[0].log

@@ -14,6 +14,7 @@ from megatrons import OTHERS, Megatron
 from runs import ASYNC, EPISODES, ITERATIONS_PER_EPISODE, SYNC, Run, Server, assert_identical, undisturbed_runs
 from test_arguments import check_every_order_of_imports
 from test_exact_resume import killed_in_its_second_save
+from test_minimal import check_on_another_megatron
 from test_stock_pretrain import MCORE_ASYNC, check_exact_resume, check_fine_tuning, check_reference_of_rl
 
 ASKS_WHERE = """
@@ -93,6 +94,12 @@ def test_an_unedited_pretraining_script_resumes_exactly(
 ) -> None:
     asynchronous = MCORE_ASYNC if megatron.numbers >= (0, 17) else ASYNC
     check_exact_resume(server, tmp_path, *(asynchronous if save == "async" else SYNC))
+
+
+def test_the_minimal_loop_resumes_exactly(server: Server, megatron: Megatron, tmp_path: Path) -> None:
+    if megatron.numbers < (0, 18):
+        pytest.skip("it says so: the script parses its arguments itself")
+    check_on_another_megatron(server, tmp_path)
 
 
 def test_fine_tuning_begins_from_its_base_and_goes_on_from_its_own_point(server: Server, tmp_path: Path) -> None:

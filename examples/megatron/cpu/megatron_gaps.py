@@ -9,7 +9,6 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from multiprocessing.managers import SyncManager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,6 @@ def fill() -> None:
     distributed_optimizer_loads_without_grad()
     dataloaders_keep_the_rng()
     one_generator_is_no_mistake()
-    wheels_need_no_make()
 
 
 def adam_can_load_before_its_first_step() -> None:
@@ -108,14 +106,6 @@ def one_generator_is_no_mistake() -> None:
     wanted = "CPU RNG state changed within GPU RNG context"
     logger = logging.getLogger("megatron.core.tensor_parallel.random")
     logger.addFilter(lambda record: wanted not in record.getMessage())
-
-
-def wheels_need_no_make() -> None:
-    """Megatron runs `make` for its datasets' index builder at each start; wheels hold it built, and no Makefile."""
-    import megatron.core.datasets.utils as module
-
-    if not Path(module.__file__).with_name("Makefile").exists():
-        module.compile_helpers = lambda: None
 
 
 def fork_the_result_queue() -> None:

@@ -3,7 +3,6 @@
 import argparse
 from typing import Any
 
-import megatron.core.datasets.utils
 from megatron.training import arguments, get_args, initialize
 
 import megatron_resume
@@ -15,9 +14,6 @@ from .seed_checkpoints import make_absent_checkpoints, seed_everything
 
 def start_megatron(options: argparse.Namespace) -> argparse.Namespace:
     """Parse and check the command line, initialise Megatron, return its arguments."""
-    # The index builder of Megatron's datasets, which the example does not use. Megatron would run
-    # `make` for it at each start, and the wheels have no Makefile.
-    megatron.core.datasets.utils.compile_helpers = lambda: None
     given: dict[str, Any] = {"extra_args_provider": add_options, "args_defaults": megatron_defaults(options)}
     if hasattr(arguments, "parse_and_validate_args"):
         arguments.parse_and_validate_args(**given)
