@@ -17,7 +17,7 @@ from .trace import TRACE, Trace, find_trace, read_trace, save_folders
 from .values import root_of, text_of
 
 DEFAULT = "megatron_resume_report.html"
-NO_PICTURE = 'no PNG beside it, since matplotlib is not installed; type `pip install "megatron_resume[report]"` for it'
+NO_PICTURE = "no PNG beside it, since matplotlib is not installed; type `pip install matplotlib` for it"
 
 
 def report(directory: Path, *, to: Path | None, trace_file: Path | None) -> None:

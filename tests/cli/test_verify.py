@@ -157,6 +157,31 @@ def test_what_was_found_whole_is_not_read_again_after_an_interruption(small: Job
     assert examine(small.root, deep=True, again=True)["read"]["files"] == 8
 
 
+@pytest.mark.usefixtures("cut_short")
+def test_again_reads_all_anew_and_is_deep(small: JobOnDisk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(small.root), "--deep"]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(small.root), "--again", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["read"]["files"] == 8
+
+
+@pytest.mark.parametrize(("copied", "code"), [("cp", 65), ("cp -a", 0), ("rsync -a", 0)])
+def test_a_large_file_is_whole_again_when_it_is_restored_as_the_message_says(
+    copied: str, code: int, large: JobOnDisk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a digest, as where the job died before it was computed: else its content would tell."""
+    if shutil.which(copied.split()[0]) is None:
+        pytest.skip(f"{copied.split()[0]} is not installed")
+    lost, backup = shard(large, 4), tmp_path / "backup"
+    subprocess.run(["cp", "-a", lost, backup], check=True)
+    lost.unlink()
+    assert main(["verify", str(large.root)]) == 65
+    subprocess.run([*copied.split(), backup, lost], check=True)
+    assert main(["verify", str(large.root)]) == code
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("copy large files with their times: cp -a, rsync -a" in said) == (code != 0)
+
+
 def test_a_run_that_came_to_its_end_is_followed_by_one_that_reads_all(small: JobOnDisk) -> None:
     assert examine(small.root, deep=True)["exit_code"] == 0
     flip_a_byte(shard(small, 2))  # and the time is as it was, as where the disk forgets

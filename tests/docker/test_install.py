@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import venv
 from pathlib import Path
@@ -161,13 +162,36 @@ def test_an_image_without_what_is_required_is_refused_before_anything_is_install
     assert image.added() == set()
 
 
-@pytest.mark.slow
-def test_the_real_packages_go_beside_a_real_torch_and_doctor_is_content(tmp_path: Path) -> None:
-    image = Image(tmp_path)
+def image_with_torch(root: Path) -> Image:
+    """All that the tests run in, without Megatron, this package and what it needs."""
+    image = Image(root)
     ours = ("megatron", "megatron_core", "msgspec", "py_spy", "rich", "safetensors", "megatron_resume", "__editable__")
     for entry in SITE.iterdir():
         if not entry.name.lower().startswith(ours) and entry.suffix != ".pth":
             (image.brought / entry.name).symlink_to(entry)
+    return image
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["pip install .", 'pip install ".[megatron]"'])
+def test_pip_installs_a_clone_as_the_readme_types_it(line: str, tmp_path: Path) -> None:
+    image, clone = image_with_torch(tmp_path), tmp_path / "clone"
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".*", "*.egg-info", "demo_output"))
+    typed = f'pip() {{ "{image.python}" -m pip "$@"; }}\n{line}'
+    before = image.version("torch")
+    done = subprocess.run(["bash", "-ec", typed], cwd=clone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert image.version("torch") == before
+    assert ("megatron" in image.added()) == ("megatron" in line)
+    doctor = subprocess.run([image.environment / "bin" / "megatron-resume", "doctor"], cwd=tmp_path)
+    assert doctor.returncode == (0 if "megatron" in line else 78), (
+        "78 where there is no Megatron, which an image brings"
+    )
+
+
+@pytest.mark.slow
+def test_the_real_packages_go_beside_a_real_torch_and_doctor_is_content(tmp_path: Path) -> None:
+    image = image_with_torch(tmp_path)
     before = image.version("torch")
     done = image.install(REQUIRE="torch")
     assert done.returncode == 0, done.stderr
