@@ -38,6 +38,8 @@ RUN_BY = {
 RUN_BY_BEGIN = {  # of what names ranks or machines that no test has
     "torchrun --nproc-per-node 8 -m megatron_resume run pretrain": "tests/real_megatron/test_stock_pretrain.py"
     "::test_an_unedited_pretraining_script_resumes_exactly",
+    "torchrun --nproc-per-node 8 examples/minimal.py": "tests/real_megatron/test_minimal.py"
+    "::test_killed_in_mid_episode_the_same_command_goes_on_exactly",
     f"{OURS} launch --nproc-per-node 8": "tests/launch/test_parent.py::test_after_the_death_of_a_rank_the_job_finishes",
     f"{OURS} launch --engine nvrx": "tests/launch/test_nvrx.py::test_after_the_death_of_a_rank_the_job_finishes",
 }
