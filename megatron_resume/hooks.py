@@ -27,13 +27,14 @@ class Hook(NamedTuple):
     needs: tuple[str, ...]  # parameters that the wrapper reads by name
     wrap: Callable[[AnyFunction], AnyFunction]
     optional: bool = False  # some supported versions do not have this function
+    may_be_replaced: bool = False  # whatever a script put in its place is left alone
 
     @property
     def name(self) -> str:
         return f"{self.module}.{self.function}"
 
     def find(self, module: types.ModuleType) -> types.FunctionType | None:
-        """The function in `module`, checked; None when it is absent and optional.
+        """The function in `module`, checked; None when it is absent and optional, or replaced and may be.
 
         Raises:
             UnsupportedMegatron: It is absent, not a plain function, or lacks a parameter.
@@ -46,6 +47,8 @@ class Hook(NamedTuple):
                 return None
             raise UnsupportedMegatron(f"{self.name} does not exist in {_version_of(module)}")
         if not isinstance(found, types.FunctionType) or found.__code__.co_freevars:
+            if self.may_be_replaced:
+                return None
             raise UnsupportedMegatron(
                 f"{self.name} is not a plain function in {_version_of(module)} (decorated?); "
                 "import megatron_resume.auto before whatever wraps it"

@@ -173,6 +173,16 @@ def test_a_function_that_somebody_decorated_is_refused(modules):
         HookSet([Hook("hooked_home", "decorated", (), shouting)]).install()
 
 
+def test_one_that_scripts_may_replace_is_left_alone_where_they_did(modules):
+    home = importlib.import_module("hooked_home")
+    replacement = home.decorated
+    made = HookSet([Hook("hooked_home", "decorated", (), shouting, may_be_replaced=True)])
+    made.install()
+    assert home.decorated is replacement
+    made.uninstall()
+    assert home.decorated is replacement
+
+
 def test_importing_auto_imports_neither_megatron_nor_the_script(tmp_path):
     program = """
         import sys

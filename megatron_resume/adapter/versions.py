@@ -43,6 +43,7 @@ HOOKS = (
         (),
         index_builder.wrap_compile_helpers,
         optional=True,
+        may_be_replaced=True,
     ),
     Hook(
         "megatron.training.checkpointing",
