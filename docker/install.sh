@@ -16,9 +16,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 python=${PYTHON:-python3}
 of_nvidia='^(torch|torchvision|torchaudio|triton|pytorch-triton|transformer-engine.*|apex|flash-attn.*|nvidia-.*|cuda-.*)$'
 
-# The one place with versions is the Dockerfile.
+# The one place with versions is the Dockerfile; that of a torch which nobody brought is the one that tests run on.
 pinned() { sed -n "s/^ARG $1=//p" "$here/Dockerfile"; }
 megatron_core=${MEGATRON_CORE_VERSION:-$(pinned MEGATRON_CORE_VERSION)}
+torch=$(grep '^torch==' "$here/../constraints.txt")
 py_spy=${PY_SPY_VERSION:-$(pinned PY_SPY_VERSION)}
 extras=${MEGATRON_CORE_EXTRAS-training}
 read -r -a require <<<"${REQUIRE:-}"
@@ -68,12 +69,16 @@ for package in "${may_change[@]}"; do
     sed -i "/^$package==/d" "$work/constraints"
 done
 
+# Unbounded, pip would take the newest torch there is. A constraint of its own: the check below is of what was here.
+touch "$work/torch"
+grep -q '^torch==' "$work/before" || echo "$torch" >"$work/torch"
+
 # A build in the checkout would leave folders there that the next build takes for its own.
 mkdir "$work/source"
 cp -R "$here"/../{setup.py,pyproject.toml,README.md,LICENSE,megatron_resume} "$work/source"
 
 # In place of the image's own PIP_CONSTRAINT, which pins what is not even installed.
-export PIP_CONSTRAINT="$work/constraints" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+export PIP_CONSTRAINT="$work/constraints $work/torch" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 if ! "$python" -m pip install --no-cache-dir --progress-bar off \
     "megatron-core${extras:+[$extras]}==$megatron_core" "py-spy==$py_spy" "${extra_packages[@]}" "$work/source"; then
     say "pip found no set of packages that leaves what is here as it is, see above; nothing of it was replaced"

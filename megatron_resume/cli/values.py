@@ -1,32 +1,62 @@
 """What lies in a data checkpoint folder as plain values, in which `--json` prints it."""
 
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from megatron_resume.checkpoint.folder import Folder
-from megatron_resume.checkpoint.layout import PointName
+from megatron_resume.checkpoint.layout import ATTEMPTS, PointName, parse_attempt, parse_point
 from megatron_resume.checkpoint.records import Start
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume, head
 from megatron_resume.roles import TRAINED
 from megatron_resume.shown import shown_in_json
 
+MAX_LISTED = 1_000  # names that are looked at where something else than a data checkpoint folder was named
+SHOWN_FOLDERS = 3
+
 
 def root_of(directory: Path) -> Path:
     """The data checkpoint folder that was named on the command line.
 
     Raises:
-        ConfigError: It does not exist.
+        ConfigError: It does not exist; or it is none while a folder in it is one, as where that of the run was named.
     """
     if not os.path.isdir(directory):
         raise ConfigError(
             f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path (a job that is to begin "
             "there would start fresh)"
         )
-    return Path(os.path.abspath(directory))
+    root = Path(os.path.abspath(directory))
+    if not _holds_attempts(root) and (found := _folders_of_jobs(root)):
+        raise ConfigError(
+            f"{str(root)!r} holds no attempt of a job, but {' and '.join(found[:SHOWN_FOLDERS])} in it "
+            f"{'does' if len(found) == 1 else 'do'}; type {root / found[0]}, as given as --data-checkpoint-path"
+        )
+    return root
+
+
+def _folders_of_jobs(parent: Path) -> list[str]:
+    """The folders in `parent`, which is no data checkpoint folder itself, that are; none where it holds points."""
+    try:
+        with os.scandir(parent) as entries:
+            names = [entry.name for entry in islice(entries, MAX_LISTED) if entry.is_dir()]
+    except OSError:  # said by whoever reads it next
+        return []
+    if any(map(parse_point, names)):  # whose attempts somebody deleted
+        return []
+    return [name for name in sorted(names) if _holds_attempts(parent / name)]
+
+
+def _holds_attempts(folder: Path) -> bool:
+    try:
+        with os.scandir(folder / ATTEMPTS) as entries:
+            return any(parse_attempt(entry.name) for entry in entries)
+    except OSError:
+        return False
 
 
 def as_json(report: dict[str, Any]) -> str:

@@ -85,6 +85,38 @@ def letters(text: str) -> str:
     return "".join(c for c in text if c.isalnum() or c in "/_[].")
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "report", "prune --keep 2"])
+def test_the_folder_above_is_refused_with_the_one_that_was_meant(
+    command: str, job: JobOnDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for iteration in (2, 4, 6):
+        job.save(job.attempt(), iteration)
+    before = contents(job.base)
+    assert main([*command.split(), str(job.base)]) == 78
+    said = capsys.readouterr()
+    assert f"{str(job.base)!r} holds no attempt of a job, but data_checkpoint in it does; type {job.root}" in said.err
+    assert said.out == ""
+    assert contents(job.base) == before
+
+
+def test_a_folder_without_a_job_in_it_or_one_level_below_is_where_one_would_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    JobOnDisk(tmp_path / "runs" / "run1").attempt()
+    assert main(["status", str(tmp_path / "runs")]) == 0
+    assert "A start here: fresh" in capsys.readouterr().out
+
+
+def test_a_folder_of_points_whose_attempts_are_gone_is_looked_at_itself(
+    job: JobOnDisk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job.save(job.attempt(), 2)
+    shutil.rmtree(job.root / "attempts")
+    JobOnDisk(job.root).attempt()
+    main(["status", str(job.root)])
+    assert "resume points" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_there_are_no_escape_codes_without_a_terminal(command: str, long_job: JobOnDisk) -> None:
     assert "\x1b" not in printed(command, long_job.root)

@@ -56,7 +56,7 @@ def test_the_build_is_given_what_its_script_copies() -> None:
     allowed = {line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"}
     found = re.search(r'cp -R "\$here"/\.\./\{(.*?)\}', (DOCKER / "install.sh").read_text())
     assert found is not None
-    assert allowed == {*found[1].split(","), "docker/Dockerfile", "docker/install.sh"}
+    assert allowed == {*found[1].split(","), "constraints.txt", "docker/Dockerfile", "docker/install.sh"}
     assert all((ROOT / path).exists() for path in allowed)
 
 

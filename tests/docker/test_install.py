@@ -113,6 +113,19 @@ def test_megatron_and_this_package_are_added_and_what_the_image_brings_stays(ima
 
 
 @pytest.mark.slow
+def test_without_a_torch_pip_brings_the_one_that_the_tests_run_on_and_not_the_newest(image: Image) -> None:
+    for found in image.brought.glob("torch*"):
+        shutil.rmtree(found)
+    ours = re.search("^torch==(.+)$", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
+    assert ours is not None
+    wheel(image.index, "torch", ours[1])
+    done = image.install(**offline(image))
+    assert done.returncode == 0, done.stderr
+    assert image.version("torch") == ours[1]
+    assert f"torch=={ours[1]}" in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("need", ["torch>=2.50", "apex>5"])
 def test_a_release_that_needs_another_torch_ends_the_build_and_nothing_is_installed(image: Image, need: str) -> None:
     wheel(image.index, "megatron_core", "7.7.7", [need])
