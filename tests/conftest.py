@@ -1,6 +1,7 @@
 """Fixtures that more than one folder of tests uses."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -10,6 +11,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # for job_on_disk, whatever fold
 
 from eventful_job import EventfulJob
 from job_on_disk import JobOnDisk
+
+# In the background of a script (`make test &`) SIGINT is ignored, and would be in all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

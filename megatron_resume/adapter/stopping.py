@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from ..checkpoint import commit
 from ..checkpoint.events import Stopped
-from ..checkpoint.failures import failures_path, life_of, read_failures
+from ..checkpoint.failures import Failure, failures_path, life_of, read_failures
 from ..checkpoint.layout import PointName, point_path
 from ..errors import STOPPED
 from ..hooks import AnyFunction
@@ -175,13 +175,16 @@ def _count_down(session: Session, grace_s: float) -> None:
     assert _listener is not None
     asked_s = time.monotonic()
     deadline = asked_s + grace_s - min(2.0, grace_s / 10)
-    if ranks.rank() == 0:
-        logger.warning("asked to stop (SIGTERM); there are %.0f s to save", deadline - asked_s)
     _tell_megatron()
+    has_said = False
     while time.monotonic() < deadline:
-        if _another_failed(session):
+        if (failed := _another_failed(session)) is not None:
+            _say("rank %d failed; this rank is ended with it, and committed points stay", failed.rank)
             _die()
-        elif not _listener.is_leaving and _may_leave(asked_s) and _could_leave(session):
+        if not has_said and _is_the_job_asked(asked_s):
+            has_said = True
+            _say("asked to stop (SIGTERM); there are %.0f s to save", deadline - time.monotonic())
+        if not _listener.is_leaving and _may_leave(asked_s) and _could_leave(session):
             logger.warning(
                 "asked to stop: rank %d ends with %d; all that was trained is committed", ranks.rank(), STOPPED
             )
@@ -195,6 +198,11 @@ def _count_down(session: Session, grace_s: float) -> None:
     _record(session, SIGTERM)
     _release(session)
     _die()
+
+
+def _say(text: str, number: float) -> None:
+    if ranks.rank() == 0:
+        logger.warning(text, number)
 
 
 def _die() -> None:
@@ -221,18 +229,26 @@ def _release(session: Session) -> None:
         session.lease_keeper.release()
 
 
-def _another_failed(session: Session) -> bool:
-    """Whether a launcher ends this rank because of another one, without which nothing can be saved."""
+def _another_failed(session: Session) -> Failure | None:
+    """The rank because of whose end a launcher ends this one: without it nothing can be saved."""
     found = read_failures(failures_path(session.root, session.attempt, life_of(os.environ)))
-    return any(one.rank != ranks.rank() and one.how != "stopped" and one.signal != "SIGTERM" for one in found)
+    others = [one for one in found if one.rank != ranks.rank() and one.how != "stopped" and one.signal != "SIGTERM"]
+    return min(others, key=lambda failure: failure.time_s, default=None)
 
 
 def _may_leave(asked_s: float) -> bool:
-    """Whether it is the job that is asked to end, and not this rank after the death of another."""
-    if was_asked_to_stop(os.environ.get(ENDINGS, "")):
-        return True
+    """Whether it is sure that it is the job that is asked to end, and not this rank after the death of another."""
     is_one_node = os.environ.get("WORLD_SIZE") == os.environ.get("LOCAL_WORLD_SIZE")
-    return is_one_node and time.monotonic() - asked_s > SURE_S
+    return _was_launch_asked() or (is_one_node and _is_the_job_asked(asked_s))
+
+
+def _is_the_job_asked(asked_s: float) -> bool:
+    """As far as this machine can know: another one may be slow to record that a rank of it failed."""
+    return _was_launch_asked() or time.monotonic() - asked_s > SURE_S
+
+
+def _was_launch_asked() -> bool:
+    return was_asked_to_stop(os.environ.get(ENDINGS, ""))
 
 
 # Megatron's own loop, `pretrain`, looks after each step whether a rank got a signal, saves, and leaves with 0.

@@ -4,7 +4,7 @@ import contextlib
 import importlib
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from megatron_resume.errors import ConfigError, UnsupportedMegatron
 from megatron_resume.hooks import Hook
 from megatron_resume.shown import shown
 
+from . import chatlearn_calls
 from .environment import Environment, look
 from .terminal import console, table
 from .traps import Trap, traps
@@ -37,6 +38,7 @@ class Report:
     environment: Environment
     hooks: list[HookReport]
     traps: list[Trap]
+    chatlearn: list[HookReport] = field(default_factory=list)  # where it is here; a job without it is not blocked by it
 
     @property
     def blocked(self) -> bool:
@@ -68,7 +70,8 @@ def examine(command: list[str]) -> Report:
     print("importing Megatron to examine it; this takes some seconds", file=sys.stderr, flush=True)
     with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():  # importing Megatron prints
         warnings.simplefilter("ignore")  # what its warnings say, the traps say
-        return Report(environment, _examine_hooks(environment.megatron_core or "unknown"), found)
+        hooks = _examine_hooks(environment.megatron_core or "unknown")
+        return Report(environment, hooks, found, _examine_chatlearn(environment))
 
 
 def _examine_hooks(megatron_core: str) -> list[HookReport]:
@@ -93,24 +96,43 @@ def _examine_hook(hook: Hook) -> HookReport:
     return HookReport(hook.name, True, "")
 
 
+def _examine_chatlearn(environment: Environment) -> list[HookReport]:
+    """Of ChatLearn only the text: importing it brings Ray, and vLLM where that is installed."""
+    if not environment.chatlearn or not environment.chatlearn_path:
+        return []
+    package = Path(environment.chatlearn_path)
+    try:
+        from megatron_resume.chatlearn import hook_set  # needs torch
+    except Exception as error:
+        return [HookReport("megatron_resume.chatlearn", False, f"import fails: {type(error).__name__}: {error}")]
+    problems = {hook.name: chatlearn_calls.problem(package, hook) for hook in hook_set.hooks}
+    return [HookReport(name, not problem, problem) for name, problem in problems.items()]
+
+
 def _print(report: Report) -> None:
     out = console()
     out.print(_versions(report.environment))
     if report.hooks:
-        rows = table("hook on Megatron", "", title="")
-        for hook in report.hooks:
-            rows.add_row(hook.name, "ok" if hook.installable else "cannot be installed")
-            if hook.remark:
-                rows.add_row("", shown(hook.remark))
-        out.print(rows, "")
+        out.print(_table_of_hooks("hook on Megatron", report.hooks), "")
     else:
         out.print("The hooks were not examined, since torch or megatron.training is missing here.", "")
+    if report.chatlearn:
+        out.print(_table_of_hooks("hook on ChatLearn", report.chatlearn), "")
     for trap in report.traps:
         out.print(
             f"{'blocks' if trap.blocks else 'note'}: {trap.name}: {shown(trap.found)}\n        -> {shown(trap.fix)}"
         )
     blocked = "Megatron cannot be used here as it is."
     out.print(blocked if report.blocked else "Nothing blocks here.", style="bold")
+
+
+def _table_of_hooks(title: str, hooks: list[HookReport]) -> "Table":
+    rows = table(title, "", title="")
+    for hook in hooks:
+        rows.add_row(hook.name, "ok" if hook.installable else "cannot be installed")
+        if hook.remark:
+            rows.add_row("", shown(hook.remark))
+    return rows
 
 
 def _versions(environment: Environment) -> "Table":
@@ -126,4 +148,6 @@ def _versions(environment: Environment) -> "Table":
         ("nvidia-resiliency-ext", environment.nvidia_resiliency_ext),
     ):
         rows.add_row(name, shown(str(version or "not here")))
+    if environment.chatlearn:
+        rows.add_row("chatlearn", shown(environment.chatlearn))
     return rows

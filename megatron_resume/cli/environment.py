@@ -13,6 +13,7 @@ from megatron_resume.adapter import index_builder
 
 from .script import is_guarded
 
+_VERSION = re.compile(r"^VERSION\s*=\s*[\"'](.+)[\"']", re.MULTILINE)
 _NUMBER = re.compile(r"^(MAJOR|MINOR|PATCH)\s*=\s*(\d+)", re.MULTILINE)
 
 
@@ -30,6 +31,8 @@ class Environment:
     apex_path: str | None = None
     apex_is_nvidias: bool = False  # another project has the name in the package registry
     nvidia_resiliency_ext: str | None = None
+    chatlearn: str | None = None  # Alibaba's; another project has the name in the package registry
+    chatlearn_path: str | None = None  # the folder that `import chatlearn` takes
     script: str | None = None
     script_is_guarded: bool = True  # `if __name__ == "__main__"`; True where there is no script
     arguments: tuple[str, ...] = ()
@@ -59,7 +62,7 @@ def look(command: Sequence[str] = ()) -> Environment:
     """What `command` ([SCRIPT, ARGS...], may be empty) would find if it were started here."""
     script = Path(command[0]) if command else None
     path = [str(script.resolve().parent), *sys.path[1:]] if script else sys.path
-    megatron, apex = _find("megatron", path), _find("apex", path)
+    megatron, apex, chatlearn = (_find(package, path) for package in ("megatron", "apex", "chatlearn"))
     return Environment(
         python=platform.python_version(),
         torch=_distribution("torch"),
@@ -71,6 +74,8 @@ def look(command: Sequence[str] = ()) -> Environment:
         apex_path=str(apex) if apex else None,
         apex_is_nvidias=apex is not None and (apex / "optimizers").is_dir(),
         nvidia_resiliency_ext=_distribution("nvidia-resiliency-ext"),
+        chatlearn=_chatlearn_version(chatlearn),
+        chatlearn_path=str(chatlearn) if chatlearn else None,
         script=str(script) if script else None,
         script_is_guarded=script is None or _is_guarded(script),
         arguments=tuple(command[1:]),
@@ -108,6 +113,17 @@ def _megatron_version(megatron: Path | None) -> str | None:
 def _has_index_builder(datasets: Path) -> bool:
     there = not datasets.is_dir() or index_builder.is_compiled(datasets)
     return there or index_builder.can_be_compiled(datasets)
+
+
+def _chatlearn_version(chatlearn: Path | None) -> str | None:
+    """The version that the sources in `chatlearn` state, or the package has; None where this is another ChatLearn."""
+    if chatlearn is None or not (chatlearn / "runtime").is_dir():
+        return None
+    try:
+        found = _VERSION.search((chatlearn / "utils" / "version.py").read_text())
+    except (OSError, ValueError):
+        found = None
+    return found[1] if found else _distribution("pai-chatlearn") or "unknown"
 
 
 def _is_guarded(script: Path) -> bool:

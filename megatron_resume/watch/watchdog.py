@@ -19,6 +19,7 @@ from ..processes import descendants
 from . import kernel
 from .board import Board, board_at
 from .ended import Ended, Place, record, say
+from .leftover import end_session, leads_a_session
 from .peers import Peers, tell
 from .stacks import heads, stacks_of, write_stacks
 from .watched import POLL_S, Watched
@@ -40,6 +41,7 @@ class Watchdog:
         self._peers = Peers(watched.peers)
         self._events = select.poll()
         self._events.register(self._peers, select.POLLIN)
+        self._leads = leads_a_session(watched.pid)
         self._rank = _end_of(watched.pid)
         if self._rank is not None:
             self._events.register(self._rank, select.POLLIN)
@@ -102,6 +104,7 @@ class Watchdog:
             if pid != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        self._end_what_is_left()
 
     def _wait_for_other_ranks(self) -> None:
         """They learn of it and keep their stacks, before the launcher ends them too."""
@@ -149,6 +152,13 @@ class Watchdog:
             at_s=board.failed_ns / 1e9 if board.failed_ns and exit_code else now_s,
         )
         record(self._watched, board, ended, is_refused=self._peers.have_told("refused"))
+        if ended.how != "stopped":
+            self._end_what_is_left()
+
+    def _end_what_is_left(self) -> None:
+        """Under `launch` that does it, also for what is below other ranks."""
+        if self._leads and not self._watched.endings:
+            end_session(self._watched.pid)
 
 
 def _end_of(pid: int) -> int | None:

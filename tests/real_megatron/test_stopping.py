@@ -98,4 +98,6 @@ def test_a_rank_whose_launcher_ends_it_because_another_failed_ends_at_once_as_ev
     ended = run.tampered("sleeps_while_another_fails")
     assert ended.code == 7, ended.log[-6000:]
     assert sorted(ended.codes) == [SIGTERM, 7]
+    assert "rank 1 failed; this rank is ended with it, and committed points stay" in ended.log
+    assert "s to save" not in ended.log, "nothing could be"
     assert not is_free(next(lives(run.data_checkpoint)))

@@ -58,6 +58,7 @@ class Rank:
                 env={**os.environ, **environ, "RANK": str(number)},
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                start_new_session=True,  # as torchrun does
             )
         self._told(f"begun{number}", "")
 

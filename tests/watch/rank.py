@@ -7,8 +7,10 @@ import ctypes
 import logging
 import os
 import signal
+import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from megatron_resume.errors import CrashLoopError
@@ -142,6 +144,27 @@ def exits_with_7():
 def is_killed():
     with marks.phase("train"):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leaves_somebody_behind():
+    """A process of ours that takes no SIGTERM, as Megatron's do, and one that went its own way."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    resource_tracker.ensure_running()
+    for name, apart in (("left", False), ("apart", True)):
+        code = "import time; time.sleep(3600)"
+        process = subprocess.Popen([sys.executable, "-c", code], start_new_session=apart, close_fds=False)
+        (folder / name).write_text(str(process.pid))
+    (folder / "tracker").write_text(str(resource_tracker._resource_tracker._pid))
+
+
+def leaves_somebody_behind_and_is_killed():
+    leaves_somebody_behind()
+    is_killed()
+
+
+def leaves_somebody_behind_and_finishes():
+    leaves_somebody_behind()
+    os._exit(0)
 
 
 def finishes():

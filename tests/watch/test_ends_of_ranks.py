@@ -1,8 +1,10 @@
 """How a rank ended is recorded by its watchdog, for `launch` and for the next lives of the job."""
 
+import contextlib
 import os
 import signal
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint.failures import Failure, failures_path, read_failures, write_failure
 from megatron_resume.checkpoint.lives import cause_of, lives
-from megatron_resume.watch import kernel
+from megatron_resume.watch import kernel, leftover
+from megatron_resume.watch.endings import VARIABLE as ENDINGS
 
 
 def cause(ranks: Ranks) -> Failure:
@@ -182,3 +185,45 @@ def test_the_line_of_the_kernel_about_memory_is_found() -> None:
     assert found is not None
     assert line in found
     assert kernel.about_memory(pid // 10, kernel.out_of_memory_kills()) is None
+
+
+def pid_of(ranks: Ranks, name: str) -> int:
+    return int((ranks.folder / name).read_text())
+
+
+def lives_still(ranks: Ranks, name: str) -> bool:
+    return kernel.state(pid_of(ranks, name)) not in ("ended", "gone")
+
+
+@pytest.fixture
+def nobody_is_left(ranks: Ranks) -> Iterator[None]:
+    yield
+    for name in ("left", "apart", "tracker"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid_of(ranks, name), signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("nobody_is_left")
+def test_what_a_killed_rank_leaves_behind_is_ended_where_no_launch_does_it(ranks: Ranks) -> None:
+    (rank,) = ranks.start("leaves_somebody_behind_and_is_killed", **{ENDINGS: ""})
+    assert rank.end() == -signal.SIGKILL
+    assert cause(ranks).how == "killed", "which is recorded first"
+    until(lambda: not lives_still(ranks, "left") and not lives_still(ranks, "tracker"))
+    assert lives_still(ranks, "apart"), "it made a session of its own"
+
+
+def test_nobody_is_ended_whose_session_has_a_living_leader(ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the number of a dead rank is that of another process by now."""
+    monkeypatch.setattr(leftover, "BY_ITSELF_S", 0.2)
+    (rank,) = ranks.start("rolls_out", **{ENDINGS: ""})
+    rank.until("waits")
+    assert leftover.leads_a_session(rank.process.pid)
+    leftover.end_session(rank.process.pid)
+    assert rank.go() == 0
+
+
+@pytest.mark.usefixtures("nobody_is_left")
+def test_what_a_rank_leaves_behind_that_ended_well_is_its_own_business(ranks: Ranks) -> None:
+    (rank,) = ranks.start("leaves_somebody_behind_and_finishes", **{ENDINGS: ""})
+    assert rank.end() == 0
+    assert lives_still(ranks, "left")
