@@ -111,11 +111,11 @@ def main():
     sampler = EpisodeSampler(len(prompts), samples_per_episode=SAMPLES_PER_EPISODE, seed=args.seed, datasets=prompts)
     track("kl", kl)  # on a resumed start it has its saved state from here on
     track("prompts", sampler)
-    policy, value = build("policy", args), build("value", args)
-
     rank, num_ranks = mpu.get_data_parallel_rank(), mpu.get_data_parallel_world_size()
     batches = sampler.for_rank(rank, num_ranks, args.micro_batch_size)
-    drawn = iter(torch.utils.data.DataLoader(prompts, batch_sampler=batches))
+    drawn = iter(torch.utils.data.DataLoader(prompts, batch_sampler=batches))  # draws a random number: before loads
+    policy, value = build("policy", args), build("value", args)
+
     steps, rest = divmod(SAMPLES_PER_EPISODE, args.global_batch_size)
     assert rest == 0, f"an episode of {SAMPLES_PER_EPISODE} samples is no multiple of {args.global_batch_size=}"
     num_episodes = args.train_iters // steps

@@ -1,7 +1,7 @@
-"""Megatron's checkpoint workers, and the process that holds their results, outlive a launcher's SIGTERM.
+"""Helper processes of a rank (checkpoint workers, the process of their results, data workers) outlive a SIGTERM.
 
-torchrun sends it to the whole session of a rank, which needs them for the save that follows. (2026-11, Megatron 0.19:
-without this a rank's last save failed, since the process of its result queue was gone.)
+torchrun sends it to the whole session of a rank, which needs them until its last save is done. (2026-11, Megatron 0.19:
+without this that save failed, since the process of its result queue was gone.)
 """
 
 import contextlib

@@ -5,7 +5,7 @@ import logging
 import sys
 
 from ..shown import Shown
-from . import saving, session, stopping, training
+from . import loader_workers, saving, session, stopping, training
 from .versions import hook_set
 
 logger = logging.getLogger("megatron_resume")
@@ -29,6 +29,7 @@ def install() -> None:
     if hook_set.installed:
         return
     hook_set.install()
+    loader_workers.hook_set.install()
     _speak()
     atexit.register(_at_exit)
     logger.debug("hooks: %s", ", ".join(f"{hook.name} {hook_set.state(hook)}" for hook in hook_set.hooks))
@@ -37,6 +38,7 @@ def install() -> None:
 def uninstall() -> None:
     """Give Megatron its own functions back; waits for pending commits."""
     hook_set.uninstall()
+    loader_workers.hook_set.uninstall()
     _at_exit()
     atexit.unregister(_at_exit)
     saving.forget()

@@ -337,13 +337,12 @@ def _in_mid_episode_without_experience(current: Session, role: str, iteration: i
     if not current.counts_episodes or current.steps_in_episode == 0 or current.tracked.experience:
         return False
     if ranks.rank() == 0:
-        logger.warning(
-            "%s of iteration %d will not be committed: episode %d is not done and its experience is not "
-            "tracked; save after advance(), or track(name, experience, experience=True)",
-            role,
-            iteration,
-            current.episode,
+        reason = (
+            f"episode {current.episode} is not done and its experience is not tracked; save after advance(), or "
+            "track(name, experience, experience=True)"
         )
+        logger.warning("%s of iteration %d will not be committed: %s", role, iteration, reason)
+        _writer_of(current).refuse(PointName(iteration, current.attempt), current.episode, reason)
     return True
 
 
@@ -394,9 +393,7 @@ def _capture(
     if ranks.rank() != 0:
         return None
     name = PointName(save.iteration, current.attempt)
-    if _saves.writer is None:
-        _saves.writer = _writer(current)
-        current.wait_for_commits = _saves.writer.wait
+    _writer_of(current)
     progress = _progress(current, args)
     completes = states is not None and _completes(current, save.role, save.iteration, _saves.known)
     data, arrays, proofs = _data(current, name, progress) if completes else (None, {}, {})
@@ -421,11 +418,15 @@ def _capture(
     )
 
 
-def _writer(current: Session) -> Writer:
-    config = current.config
-    assert current.lease_keeper is not None
-    follows = after_commits(current.root, current.attempt, config)
-    return Writer(current.root, config.trained_roles, current.lease_keeper.stop_if_superseded, follows)
+def _writer_of(current: Session) -> Writer:
+    """On rank 0."""
+    if _saves.writer is None:
+        assert current.lease_keeper is not None
+        follows = after_commits(current.root, current.attempt, current.config)
+        stop = current.lease_keeper.stop_if_superseded
+        _saves.writer = Writer(current.root, current.config.trained_roles, stop, follows)
+        current.wait_for_commits = _saves.writer.wait
+    return _saves.writer
 
 
 def _progress(current: Session, args: Any) -> Moment | Unknown:

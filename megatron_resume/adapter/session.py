@@ -74,6 +74,7 @@ class Session(msgspec.Struct):
     is_in_train_step: bool = False  # Megatron's
     is_loading: bool = False  # inside Megatron's load_checkpoint
     has_trained: bool = False  # on rank 0: the first step is done, and told
+    role_of_command: str | None = None  # the trained one that this process is for, so that --save is of it
     save_folders: dict[str, str] = {}  # trained roles held here -> resolved --save
     fenced: set[str] = set()  # trained roles whose save folder has this attempt's own name
     last_in_folder: dict[str, int] = {}  # trained role -> last iteration in its save folder before the first save
@@ -151,6 +152,11 @@ class Session(msgspec.Struct):
                     f"{role} and {other} both save to {folder}, where one would overwrite the other; give each its "
                     "own --save"
                 )
+        if role == self.role_of_command and self.save_folders.get(role, folder) != folder:
+            raise ConfigError(
+                f"{role} is to be saved in {folder}, but --save said {self.save_folders[role]}, where the next start "
+                f"would look for it: give --save {folder}, and let the script leave args.save alone"
+            )
         saved_in = resolved(str(self.resumes.point.directories[role])) if self.resumes else folder
         if folder != saved_in:
             raise MismatchError(
@@ -319,7 +325,7 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     marks.knows_root(root)
     check_budget_of(config, os.environ)
     session = Session(config, root)
-    one_role = role if role in config.trained_roles else None
+    one_role = session.role_of_command = role if role in config.trained_roles else None
     if ranks.rank() == 0:
         session.watch = start.watch(root, config)
         session.adopt(start.decide_on_rank_0(root, config, session.watch))

@@ -67,6 +67,7 @@ class Writer:
         self._pid = os.getpid()
         self._incomplete: dict[PointName, list[str]] = {}  # points that still lack parts
         self._failed: dict[PointName, str] = {}  # since the last commit: points that came to nothing, and why
+        self._refused_in: int | None = None  # the last episode of which a save was refused
         self._unused: deque[str] = deque()  # keys of what ranks handed in for saves that failed
         threading.Thread(target=self._work, name="megatron_resume writer", daemon=True).start()
         at_end(self.wait)
@@ -74,6 +75,12 @@ class Writer:
     def enqueue(self, save: FinishedSave) -> None:
         """All that the training thread pays."""
         self._queue.put((save, time.monotonic()))
+
+    def refuse(self, name: PointName, episode: int, reason: str) -> None:
+        """Count a save that will not be committed, once in an episode: others in it may be."""
+        if episode != self._refused_in:
+            self._refused_in = episode
+            self._failed[name] = reason
 
     def check(self, limit: int) -> None:
         """Raises UncommittedError when the last `limit` points or more came to nothing."""

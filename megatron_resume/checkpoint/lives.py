@@ -24,7 +24,10 @@ _OPTIONS = (78, 203)  # exit codes
 _SHOWN = 300  # characters of a message
 _MEMORY = ("MemoryError", "OutOfMemoryError")
 _LOST_PEER = ("DistBackendError", "DistNetworkError", "ConnectionResetError", "BrokenPipeError")
-_OF_A_LOST_PEER = ("reset by peer", "closed by peer", "Broken pipe", "remote process exited")  # gloo, NCCL, the store
+_OF_A_LOST_PEER = (
+    *("reset by peer", "closed by peer", "Broken pipe", "remote process exited"),  # gloo, NCCL, the store
+    "killed by signal: Terminated",  # a data worker, by a launcher that ends its rank
+)
 
 
 class NewBudget(Record, frozen=True, kw_only=True):
@@ -87,7 +90,7 @@ def _follows(failure: Failure) -> int:
 
 
 def _lost_its_peer(failure: Failure) -> bool:
-    """Such a rank may record its end before the watchdog of the one that died has seen that."""
+    """Such a rank may record its end before the watchdog of the process that died has seen that."""
     return failure.error in _LOST_PEER or any(words in failure.message for words in _OF_A_LOST_PEER)
 
 

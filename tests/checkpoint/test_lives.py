@@ -67,6 +67,7 @@ def test_of_several_ranks_the_first_that_failed_is_the_cause(job: JobOnDisk) -> 
     [
         {"error": "RuntimeError", "message": "gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"},
         {"error": "RuntimeError", "message": "[pair.cc:553] Connection closed by peer [10.0.0.1]:28060"},
+        {"error": "RuntimeError", "message": "DataLoader worker (pid 7) is killed by signal: Terminated. "},
         {"error": "DistBackendError", "message": "NCCL error: remote process exited or there was a network error"},
     ],
 )

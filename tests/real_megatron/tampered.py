@@ -680,6 +680,24 @@ def tells_where_it_is():
     setattr(job, name, tell)
 
 
+def draws_with_workers_and_tells():
+    """The same, with prompts that two workers of a DataLoader bring; asked for one when it goes on."""
+    from rlhf import job
+    from torch.utils.data import DataLoader
+
+    drawn = []
+    original = job.roll_out
+
+    def roll_out(*args, **kwargs):
+        if not drawn:
+            drawn.append(iter(DataLoader(range(10**6), batch_size=4, num_workers=2)))
+        next(drawn[0])
+        return original(*args, **kwargs)
+
+    job.roll_out = roll_out
+    tells_where_it_is()
+
+
 def steps_take_a_second():
     """Long enough for a line of progress. With `STUCK` the watch has found a rank stuck after the second."""
     from megatron_resume.checkpoint.failures import STACKS, life_of, life_path

@@ -26,7 +26,13 @@ class Launched:
     """`megatron-resume launch` of the example, whose ranks stop and tell when they are where SIGTERM is due."""
 
     def __init__(
-        self, run: Run, at: str, flags: tuple[str, ...], script: Path = TAMPERED, episodes: int = EPISODES
+        self,
+        run: Run,
+        at: str,
+        flags: tuple[str, ...],
+        script: Path = TAMPERED,
+        episodes: int = EPISODES,
+        tamper: str = "tells_where_it_is",
     ) -> None:
         self.at = run.output.parent / "there"
         self.at.mkdir()
@@ -38,7 +44,7 @@ class Launched:
                 [*command, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "TAMPER": "tells_where_it_is", "TOLD_AT": at, "THERE": str(self.at)},
+                env={**os.environ, "TAMPER": tamper, "TOLD_AT": at, "THERE": str(self.at)},
                 start_new_session=True,
             )
 
@@ -72,8 +78,8 @@ def until(happened: Callable[[], object], job: Launched) -> None:
 def launched() -> Iterator[Callable[..., Launched]]:
     made: list[Launched] = []
 
-    def make(*args: object) -> Launched:
-        made.append(Launched(*args))  # type: ignore[arg-type]
+    def make(*args: object, **options: object) -> Launched:
+        made.append(Launched(*args, **options))  # type: ignore[arg-type]
         return made[-1]
 
     yield make
@@ -113,3 +119,15 @@ def test_workers_of_an_asynchronous_save_outlive_the_signal_that_torchrun_sends_
     assert is_free(next(lives(run.data_checkpoint)))
     begun = re.findall(r"saving checkpoint at iteration +(\d+)", job.log.read_text())
     assert run.status()["point"] == {"iteration": int(begun[-1]), "attempt": 1}, "the save that was on its way counts"
+
+
+def test_data_workers_do_too_so_that_the_loop_comes_to_its_last_save(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], launched: Callable[..., Launched]
+) -> None:
+    run = new_run()
+    run.output.mkdir()
+    job = launched(run, "train", RARE, tamper="draws_with_workers_and_tells")
+    assert job.tell("launch") == STOPPED, job.log.read_text()[-8000:]
+    assert is_free(next(lives(run.data_checkpoint)))
+    run.finish()
+    assert_identical(run, undisturbed("dp2"))

@@ -110,6 +110,15 @@ def test_a_save_in_mid_episode_does_not_pretend(new_run: Callable[..., Run]) -> 
     assert run.status()["outcome"] == "fresh"
 
 
+def test_a_loop_that_saves_in_mid_episode_only_ends_before_all_its_work_hangs_on_no_failure(
+    new_run: Callable[..., Run],
+) -> None:
+    ended = new_run("dp2", "--max-uncommitted-saves", "2").tampered("save_before_advance")
+    assert ended.refused_with == 78
+    told = ended.line("saves came to no resume point")
+    assert "(2 in a row; the limit is 2), iteration 4 of attempt 1 because: episode 1 is not done" in told
+
+
 def test_a_save_in_mid_episode_with_its_experience_tracked_is_committed(new_run: Callable[..., Run]) -> None:
     run = new_run()
     tamper = {"script": TAMPERED, "env": {"TAMPER": "save_before_advance_with_experience"}}

@@ -1,0 +1,31 @@
+"""The workers of a DataLoader outlive a launcher's SIGTERM, as Megatron's checkpoint workers do.
+
+torchrun sends it to the whole session of a rank. A worker that dies of it makes the rank's next batch a RuntimeError,
+before the loop comes to its last save. (torch 2.13 puts SIGTERM to its workers only where they do not end when asked.)
+"""
+
+from typing import Any
+
+from ..hooks import AnyFunction, Hook, HookSet
+from ..watch import marks
+from . import helper_processes, session
+
+
+def wrap_get_iterator(original: AnyFunction) -> AnyFunction:
+    def _get_iterator(self: Any) -> Any:
+        if not self.num_workers or not marks.is_watched() or session.current() is None:
+            return original(self)
+        with helper_processes.that_outlive_sigterm():
+            return original(self)
+
+    return _get_iterator
+
+
+# Not among Megatron's hooks: torch is imported before there is a Megatron whose version could be looked at.
+hook_set = HookSet(
+    Hook(module, f"{loader}._get_iterator", (), wrap_get_iterator, optional=True, may_be_replaced=True)
+    for module, loader in (
+        ("torch.utils.data.dataloader", "DataLoader"),
+        ("torchdata.stateful_dataloader.stateful_dataloader", "StatefulDataLoader"),
+    )
+)
