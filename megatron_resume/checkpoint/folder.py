@@ -234,7 +234,7 @@ def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:
         return f"{path} cannot be read"
     missing = [what for what, file in files.items() if not os.path.lexists(path / file)]
     if missing:
-        return f"it was never committed: {', '.join(missing)} not saved"
+        return f"it was never committed: {', '.join(missing)} not recorded"
     return "it was never committed, though all of it was saved"
 
 

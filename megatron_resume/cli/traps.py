@@ -84,6 +84,18 @@ def async_save_off(env: Environment) -> Trap | None:
     return Trap("async save switched off", False, found, "add --use-persistent-ckpt-worker")
 
 
+def async_save_without_nvrx(env: Environment) -> Trap | None:
+    """Megatron's own writer is there, but no longer the default."""
+    if numbers(env.megatron_core) < (0, 17) or not (
+        env.has("--async-save") and env.has("--use-persistent-ckpt-worker")
+    ):
+        return None
+    if env.nvidia_resiliency_ext or env.value("--async-strategy", "nvrx") != "nvrx":
+        return None
+    found = "--async-save needs nvidia-resiliency-ext, which is not here, for its default --async-strategy nvrx"
+    return Trap("async save without NVRx", True, found, "add --async-strategy mcore")
+
+
 def legacy_format(env: Environment) -> Trap | None:
     """Weights come from `ckpt_step`, optimizer shards and the iteration from the tracker."""
     if env.value("--ckpt-format", "torch_dist") != "torch" or not env.has("--use-distributed-optimizer"):
@@ -146,6 +158,7 @@ TRAPS: tuple[Callable[[Environment], Trap | None], ...] = (
     no_index_builder,
     old_nvrx,
     async_save_off,
+    async_save_without_nvrx,
     legacy_format,
     bf16_without_fused_adam,
     torch_dcp_without_fsdp2,

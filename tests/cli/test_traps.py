@@ -63,8 +63,26 @@ def test_async_save_without_the_persistent_worker_is_named() -> None:
     assert (trap.blocks, trap.fix) == (False, "add --use-persistent-ckpt-worker")
 
 
-def test_async_save_with_the_persistent_worker_is_no_trap() -> None:
-    assert traps(with_arguments("--async-save", "--use-persistent-ckpt-worker")) == []
+ASYNC = ("--async-save", "--use-persistent-ckpt-worker")
+
+
+def test_async_save_by_the_default_writer_blocks_where_that_is_not_here() -> None:
+    trap = named(with_arguments(*ASYNC))["async save without NVRx"]
+    assert (trap.blocks, trap.fix) == (True, "add --async-strategy mcore")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [
+        ((*ASYNC, "--async-strategy", "mcore"), {}),
+        (ASYNC, {"nvidia_resiliency_ext": "0.7.0"}),
+        (ASYNC, {"megatron_core": "0.16.1"}),
+    ],
+)
+def test_async_save_with_the_persistent_worker_and_a_writer_is_no_trap(
+    arguments: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    assert traps(with_arguments(*arguments, **environment)) == []
 
 
 def test_async_save_before_core_0_16_is_no_trap() -> None:

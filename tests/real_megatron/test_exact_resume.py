@@ -37,7 +37,7 @@ def test_killed_twice_and_resumed_a_run_is_identical_to_the_undisturbed_one(
     per_save = ITERATIONS_PER_EPISODE
     assert f"attempt 2 resumes from {PointName(per_save, 1)}" in resumed.line("resumes from")
     passed_over = resumed.line(f"{PointName(2 * per_save, 1)} was passed over")
-    assert re.search("it was never committed: (policy, )?value, the data not saved", passed_over)
+    assert re.search("it was never committed: (policy, )?value, the data not recorded", passed_over)
 
     finished = run.finish()
     assert f"attempt 3 resumes from {PointName(per_save, 1)}" in finished.line("resumes from")

@@ -56,7 +56,7 @@ def test_a_point_that_lacks_a_part_is_passed_over_for_the_older_whole_one(
     torn = job.save(attempt, 4, parts=parts)
     outcome = job.choose()
     assert chosen(outcome) == whole
-    assert reasons(outcome) == {torn: f"it was never committed: {lacking} not saved"}
+    assert reasons(outcome) == {torn: f"it was never committed: {lacking} not recorded"}
 
 
 def test_a_point_with_all_parts_but_no_commit_is_passed_over(job: JobOnDisk) -> None:
