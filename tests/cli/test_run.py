@@ -49,6 +49,12 @@ def test_the_hooks_are_installed_before_the_first_line(tmp_path: Path) -> None:
     assert call(RUN, path).stdout == "True\n"
 
 
+def test_garbage_is_collected_as_ever_but_not_looked_for_in_torch(tmp_path: Path) -> None:
+    path = script(tmp_path, "import gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000)\n")
+    assert call(PLAIN, path).stdout == "True False\n"
+    assert call(RUN, path).stdout == "True True\n"
+
+
 def test_the_exit_code_of_the_script_is_ours(tmp_path: Path) -> None:
     assert call(RUN, script(tmp_path, "import sys; sys.exit(16)\n")).returncode == 16
 
