@@ -421,12 +421,16 @@ def _capture(
 def _writer_of(current: Session) -> Writer:
     """On rank 0."""
     if _saves.writer is None:
-        assert current.lease_keeper is not None
-        follows = after_commits(current.root, current.attempt, current.config)
-        stop = current.lease_keeper.stop_if_superseded
-        _saves.writer = Writer(current.root, current.config.trained_roles, stop, follows)
+        _saves.writer = _writer(current)
         current.wait_for_commits = _saves.writer.wait
     return _saves.writer
+
+
+def _writer(current: Session) -> Writer:
+    config = current.config
+    assert current.lease_keeper is not None
+    follows = after_commits(current.root, current.attempt, config)
+    return Writer(current.root, config.trained_roles, current.lease_keeper.stop_if_superseded, follows)
 
 
 def _progress(current: Session, args: Any) -> Moment | Unknown:
