@@ -114,7 +114,7 @@ def test_a_loop_that_saves_in_mid_episode_only_ends_before_all_its_work_hangs_on
     new_run: Callable[..., Run],
 ) -> None:
     ended = new_run("dp2", "--max-uncommitted-saves", "2").tampered("save_before_advance")
-    assert ended.refused_with == 78
+    assert 78 in ended.codes, ended.log[-4000:]  # rank 0's; the other loses its peer
     told = ended.line("saves came to no resume point")
     assert "(2 in a row; the limit is 2), iteration 4 of attempt 1 because: episode 1 is not done" in told
 
