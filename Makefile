@@ -59,9 +59,9 @@ bench-data: $(STAMP)  ## measure our order of the data beside those of others, i
 	PYTHONPATH=$(CURDIR) .venv-bench/bin/python benchmarks/data/compare.py $(if $(QUICK),--quick)
 
 golden: $(STAMP)  ## rewrite stored examples of file formats and rendered files; the diff is for review
-	$(PY) tests/formats/make_v1.py
-	$(PY) tests/data/make_golden_order.py
-	$(PY) tests/launch/engines.py
+	PYTHONPATH=tests $(PY) tests/formats/make_v1.py
+	PYTHONPATH=tests $(PY) -m support.golden_order
+	PYTHONPATH=tests $(PY) -m support.engines
 	$(PY) patches/make_patches.py
 
 torture: $(STAMP)  ## kill random processes of the running example 200 times; nothing may differ (half an hour)

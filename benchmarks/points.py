@@ -6,9 +6,8 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from job_on_disk import JobOnDisk
-
 from megatron_resume.checkpoint.layout import PointName, point_path
+from support.job_on_disk import JobOnDisk
 
 
 def save_points(job: JobOnDisk, points: int, attempts: int) -> PointName:

@@ -46,4 +46,4 @@ if __name__ == "__main__":
     dataset_utils.compile_helpers = lambda: None
     training.train_step = timed
     megatron_gaps.fill()
-    runpy.run_path(str(ROOT / "tests" / "real_megatron" / "stock_pretrain.py"), run_name="__main__")
+    runpy.run_path(str(ROOT / "tests" / "support" / "programs" / "stock_pretrain.py"), run_name="__main__")

@@ -8,9 +8,9 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "real_megatron"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from runs import Server
+from support.runs import Server
 
 RANK = Path(__file__).with_name("saving_rank.py")
 FLAGS = """

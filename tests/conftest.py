@@ -2,15 +2,12 @@
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for job_on_disk, whatever folder a test is in
-
-from eventful_job import EventfulJob
-from job_on_disk import JobOnDisk
+from support.eventful_job import EventfulJob
+from support.job_on_disk import JobOnDisk
 
 # In the background of a script (`make test &`) SIGINT is ignored, and would be in all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

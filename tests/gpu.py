@@ -12,10 +12,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "real_megatron"))
-
 import torch
-from gpu_runs import KILLS, VARIANTS, JobFailed, Variant, compare
+
+from support.gpu_runs import KILLS, VARIANTS, JobFailed, Variant, compare
 
 
 def main() -> int:

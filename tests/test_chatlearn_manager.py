@@ -11,8 +11,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from chatlearn_files import ChatLearnJob
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume import chatlearn
 from megatron_resume.adapter import session
@@ -24,6 +22,8 @@ from megatron_resume.checkpoint.leases import Lease, claim
 from megatron_resume.checkpoint.records import Receipt, Request, read
 from megatron_resume.errors import ConfigError, MismatchError, RejoinError, UnsupportedMegatron
 from megatron_resume.resume.choose import Fresh, Resume
+from support.chatlearn_files import ChatLearnJob
+from support.job_on_disk import JobOnDisk, contents
 
 DOUBLE = Path(__file__).with_name("chatlearn_double")
 SAMPLES = 16

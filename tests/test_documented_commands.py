@@ -9,18 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import documented
 import pytest
-from chatlearn_files import ChatLearnJob
-from documented import OURS, PAGES, ROOT, Command, commands, mentioned, ways
-from job_on_disk import JobOnDisk
 
 from megatron_resume.cli.app import parser
 from megatron_resume.config import add_flags
-
-sys.path.insert(0, str(ROOT / "tests" / "patching"))  # for upstream
-
-import upstream
+from support import documented, upstream
+from support.chatlearn_files import ChatLearnJob
+from support.documented import OURS, PAGES, ROOT, Command, commands, mentioned, ways
+from support.job_on_disk import JobOnDisk
 
 HERE = "run below, block by block"
 RENDER = f"{OURS} render --engine"

@@ -9,10 +9,10 @@ import os
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint.layout import DATA, point_path
 from megatron_resume.resume.choose import Refused, Resume
+from support.job_on_disk import JobOnDisk
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "megatron_resume"

@@ -10,13 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "real_megatron"))
-
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from runs import SHAPES, Run, Server
-from torture_report import report
-from torture_runs import Tally, Torture
+
+from support.runs import SHAPES, Run, Server
+from support.torture_report import report
+from support.torture_runs import Tally, Torture
 
 MOST_FAILURES = 3
 

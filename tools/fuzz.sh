@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzz the readers of tests/fuzz/targets.py for about 2 minutes: with atheris, in a .venv-fuzz of its own, or, where
+# Fuzz the readers of tests/support/fuzz_targets.py for about 2 minutes: with atheris, in a .venv-fuzz of its own, or, where
 # that cannot be installed, by a longer run of the Hypothesis tests of the same targets.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,9 +16,9 @@ install() {
 }
 
 if install; then
-    for target in $(.venv-fuzz/bin/python -B tests/fuzz/with_atheris.py); do
+    for target in $(PYTHONPATH=tests:. .venv-fuzz/bin/python -B tests/fuzz/with_atheris.py); do
         echo "make: $target, $seconds s"
-        .venv-fuzz/bin/python -B tests/fuzz/with_atheris.py "$target" -max_total_time="$seconds" -verbosity=0 -artifact_prefix=.venv-fuzz/
+        PYTHONPATH=tests:. .venv-fuzz/bin/python -B tests/fuzz/with_atheris.py "$target" -max_total_time="$seconds" -verbosity=0 -artifact_prefix=.venv-fuzz/
     done
     echo "make: no target broke"
 else

@@ -10,8 +10,8 @@ from grain._src.python.experimental.index_shuffle.python.index_shuffle_module im
 
 from megatron_resume.data import EpisodeSampler
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "data"))
-from quality import Rows, limit, scores_of_order, worst
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+from support.quality import Rows, limit, scores_of_order, worst
 
 SAMPLE, LENGTHS, SEEDS = 1 << 16, (10**6, 10**9), (1, 2, 3)
 NOT_ONE_TO_ONE = (1 << 16) + 1  # samples

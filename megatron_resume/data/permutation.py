@@ -22,7 +22,7 @@ Words = NDArray[Any]  # of one of these
 
 MAX_LENGTH = 1 << 62  # `a` and 2^k are half a word at most: then sums and products of halves fit one
 NARROW_BELOW = 1 << 32
-ROUNDS = 6  # four are seen by tests/data/quality.py
+ROUNDS = 6  # four are seen by tests/support/quality.py
 WORDS_PER_ROUND = 2
 BLOCK = 1 << 15  # indices that are well asked for at a time
 _SCRATCH = 1 << 16  # bytes of each of the arrays that are reckoned in: they stay in the processor's cache

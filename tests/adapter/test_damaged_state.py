@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from job_on_disk import JobOnDisk
 
 from megatron_resume.adapter import loading, rng
 from megatron_resume.adapter.session import Session
@@ -16,6 +15,7 @@ from megatron_resume.checkpoint.records import MAX_NESTING, Rng
 from megatron_resume.config import ResumeConfig
 from megatron_resume.errors import ConfigError, DamagedError
 from megatron_resume.resume.choose import Resume
+from support.job_on_disk import JobOnDisk
 
 
 class Controller:

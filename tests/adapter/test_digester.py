@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk
-from test_writer import finished
 
 from megatron_resume.adapter import saving, start
 from megatron_resume.adapter.digester import Digester
@@ -22,6 +20,8 @@ from megatron_resume.checkpoint.digests import read_digests
 from megatron_resume.checkpoint.layout import DIGESTS, PointName, digests_path, point_path
 from megatron_resume.checkpoint.records import Receipt, read
 from megatron_resume.config import ResumeConfig
+from support.finished_saves import finished
+from support.job_on_disk import JobOnDisk
 
 HUGE = 1 << 40  # bytes, of a file without blocks: nobody reads that to its end
 

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from job_on_disk import JobOnDisk
 
 from megatron_resume.adapter import start
 from megatron_resume.checkpoint import leases
 from megatron_resume.checkpoint.leases import Lease, Watch
 from megatron_resume.checkpoint.records import Launch
 from megatron_resume.config import ResumeConfig
+from support.job_on_disk import JobOnDisk
 
 LEASE_TIME_S = 30.0
 

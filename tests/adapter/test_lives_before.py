@@ -4,12 +4,12 @@ import logging
 from collections.abc import Iterator
 
 import pytest
-from job_on_disk import JobOnDisk
 
 from megatron_resume.adapter import lives_before
 from megatron_resume.adapter.lives_before import check_budget
 from megatron_resume.checkpoint.events import Failed, Stopped
 from megatron_resume.errors import CrashLoopError
+from support.job_on_disk import JobOnDisk
 
 POLICY = '{"max_restarts": 1}'
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from eventful_job import EventfulJob
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.adapter.ending import naming_the_path
 from megatron_resume.checkpoint import atomic, fencing
@@ -19,6 +17,8 @@ from megatron_resume.checkpoint.endings import process_ends
 from megatron_resume.checkpoint.events import Stopped, read_events
 from megatron_resume.checkpoint.folder import read_start
 from megatron_resume.errors import ConfigError
+from support.eventful_job import EventfulJob
+from support.job_on_disk import JobOnDisk, contents
 
 PROGRAM = Path(__file__).with_name("starting.py")
 

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from chatlearn_files import TRACKER, ChatLearnJob
-from job_on_disk import contents
 
 from megatron_resume import crash
 from megatron_resume.checkpoint.chatlearn import Chosen, import_chatlearn
@@ -21,6 +19,8 @@ from megatron_resume.checkpoint.records import Launch, Moment, Request
 from megatron_resume.cli import main
 from megatron_resume.errors import ConfigError, DamagedError, MismatchError, ResumeError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume, choose
+from support.chatlearn_files import TRACKER, ChatLearnJob
+from support.job_on_disk import contents
 
 LAUNCH = Launch(job="job", restart=0, counts=False, host="node0", pid=1, boot="", started="")
 

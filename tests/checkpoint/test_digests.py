@@ -5,7 +5,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.checkpoint import model_files
 from megatron_resume.checkpoint.digests import compute, read_digests
@@ -13,6 +12,7 @@ from megatron_resume.checkpoint.layout import PointName, digests_path, point_pat
 from megatron_resume.checkpoint.records import ModelDigests, Receipt, encode, read
 from megatron_resume.errors import DamagedError
 from megatron_resume.resume.choose import Outcome, Refused, Resume
+from support.job_on_disk import JobOnDisk, contents
 
 NAME = PointName(2, 1)
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint import events
 from megatron_resume.checkpoint.attempts import take_number
@@ -19,6 +18,7 @@ from megatron_resume.checkpoint.events import Committed, Events, Failed, Finishe
 from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.leases import Lease, claim, release
 from megatron_resume.resume.choose import Resume
+from support.job_on_disk import JobOnDisk
 
 ONE_LIFE = (
     Committed(iteration=2),

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from job_on_disk import FAILURE, JobOnDisk
 
 from megatron_resume.checkpoint.events import Failed, Finished, Stopped
 from megatron_resume.checkpoint.failures import FAILURES, Failure, write_failure
@@ -14,6 +13,7 @@ from megatron_resume.checkpoint.layout import PointName, attempt_path
 from megatron_resume.checkpoint.leases import Lease, claim
 from megatron_resume.checkpoint.lives import failed_loads, lives
 from megatron_resume.resume.budget import is_free, told
+from support.job_on_disk import FAILURE, JobOnDisk
 
 
 def fails(job: JobOnDisk, attempt: int, *, life: str = "life", **fields: Any) -> Path:

@@ -9,7 +9,6 @@ from pathlib import Path
 from stat import S_ISDIR
 
 import pytest
-from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint.endings import process_ends
 from megatron_resume.checkpoint.events import Failed, Stopped
@@ -17,6 +16,7 @@ from megatron_resume.checkpoint.layout import COMMITTED, PointName, model_folder
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Fresh, Outcome, Refused, Resume
+from support.job_on_disk import JobOnDisk
 
 MUTATIONS = 2000
 SEED = int(os.environ.get("MUTATION_SEED", "0")) or random.SystemRandom().randrange(1, 2**32)

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk
-from ordinary_user import as_an_ordinary_user, open_folder
 
 from megatron_resume.checkpoint.layout import COMMITTED, START, PointName, attempt_path, point_path
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Refused, Resume
+from support.job_on_disk import JobOnDisk
+from support.ordinary_user import as_an_ordinary_user, open_folder
 
 NEWEST = PointName(4, 1)
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from protocol_machine import Process, World, told
 
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.roles import TRAINED
+from support.protocol_machine import Process, World, told
 
 
 @pytest.fixture

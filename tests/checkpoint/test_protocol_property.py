@@ -26,8 +26,6 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from job_on_disk import contents
-from protocol_machine import SHARDS, Process, World, Writing, commit_without_looking, has_all_parts, told
 
 from megatron_resume.adapter import pruning
 from megatron_resume.adapter.pruning import Pruning
@@ -36,6 +34,8 @@ from megatron_resume.checkpoint.layout import PointName, model_folder, parse_poi
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.resume import choose
 from megatron_resume.roles import TRAINED
+from support.job_on_disk import contents
+from support.protocol_machine import SHARDS, Process, World, Writing, commit_without_looking, has_all_parts, told
 
 number = st.integers(0, 11)
 # Mostly to the end; else a process is held, or killed, after so many crash points.

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.checkpoint.layout import COMMITTED, DATA, PointName, point_path
 from megatron_resume.checkpoint.records import Manifest
 from megatron_resume.errors import ConfigError, DamagedError
 from megatron_resume.resume.choose import Resume
+from support.job_on_disk import JobOnDisk, contents
 
 NAME = PointName(4, 1)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume import crash
 from megatron_resume.checkpoint import leftovers, model_files
@@ -18,6 +17,7 @@ from megatron_resume.checkpoint.records import Receipt
 from megatron_resume.checkpoint.removal import Removed, finish, hidden, remove
 from megatron_resume.errors import ConfigError, RejoinError
 from megatron_resume.resume.choose import Refused, Resume
+from support.job_on_disk import JobOnDisk, contents
 
 STEPS = [
     *(f"{step}@iter_0000002.a0001" for step in ("move.begin", "move.renamed", "move.end")),

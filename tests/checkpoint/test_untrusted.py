@@ -13,8 +13,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from forger import Forger, set_to
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.checkpoint import fencing, leftovers
 from megatron_resume.checkpoint.commit import open_point
@@ -37,6 +35,9 @@ from megatron_resume.cli import main
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Resume
 from megatron_resume.shown import Shown
+from support import finds_support
+from support.forger import Forger, set_to
+from support.job_on_disk import JobOnDisk, contents
 
 NAME, OLDER = PointName(4, 1), PointName(2, 1)
 
@@ -174,9 +175,8 @@ ATTACKS: dict[str, tuple[Callable[[Forger], object], str]] = {
 
 READER = """
 import sys
-sys.path.insert(0, {tests!r})
 from pathlib import Path
-from job_on_disk import JobOnDisk
+from support.job_on_disk import JobOnDisk
 outcome = JobOnDisk(Path({base!r})).choose()
 print(type(outcome).__name__, getattr(outcome, "point", outcome).name)
 for passed in outcome.passed_over:
@@ -192,9 +192,14 @@ def limited() -> None:
 
 def read_elsewhere(job: JobOnDisk) -> str:
     """What a reader with a bound on time and memory says, which an attack may not end."""
-    program = READER.format(tests=str(Path(__file__).parents[1]), base=str(job.base))
+    program = READER.format(base=str(job.base))
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS, preexec_fn=limited
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        env=finds_support(),
+        preexec_fn=limited,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout

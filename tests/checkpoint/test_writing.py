@@ -8,7 +8,6 @@ import threading
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume import crash
 from megatron_resume.checkpoint import atomic, leftovers
@@ -18,6 +17,8 @@ from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import COMMITTED, PointName, attempt_path, point_path
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Resume
+from support import finds_support
+from support.job_on_disk import JobOnDisk, contents
 
 
 def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:
@@ -107,9 +108,8 @@ def test_a_second_commit_changes_nothing(job: JobOnDisk) -> None:
 
 CRASH = """
 import os, sys
-sys.path.insert(0, {tests!r})
 from pathlib import Path
-from job_on_disk import JobOnDisk
+from support.job_on_disk import JobOnDisk
 job = JobOnDisk(Path({base!r}))
 attempt = job.attempt()
 job.save(attempt, 2)
@@ -130,8 +130,8 @@ AFTER_THE_COMMIT = [f"event.{step}@committed" for step in ("begin", "torn", "end
     "point", [*(f"{step}@{file}" for file in FILES for step in STEPS), "commit.end", *AFTER_THE_COMMIT]
 )
 def test_killed_on_the_way_to_a_commit_the_older_point_stands(job: JobOnDisk, point: str) -> None:
-    program = CRASH.format(tests=str(Path(__file__).parents[1]), base=str(job.base), point=point)
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    program = CRASH.format(base=str(job.base), point=point)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=finds_support())
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert f"crash point {point}" in ended.stderr
     visible = point in ("write.named@COMMITTED", "write.end@COMMITTED", "commit.end", *AFTER_THE_COMMIT)

@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.adapter import start
 from megatron_resume.checkpoint.attempts import attempt_numbers
@@ -23,6 +22,7 @@ from megatron_resume.config import ResumeConfig
 from megatron_resume.errors import ConfigError, ResumeError
 from megatron_resume.resume.choose import Fresh, Resume
 from megatron_resume.resume.overrides import overrides_for
+from support.job_on_disk import JobOnDisk, contents
 
 V1 = Path(__file__).parents[1] / "formats" / "v1"
 REQUESTS: list[dict[str, Any]] = [

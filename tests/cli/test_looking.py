@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk, contents
-from ordinary_user import as_an_ordinary_user, open_folder
 
 from megatron_resume.checkpoint.events import Failed
 from megatron_resume.checkpoint.layout import PointName, point_path
 from megatron_resume.cli import main
+from support.job_on_disk import JobOnDisk, contents
+from support.ordinary_user import as_an_ordinary_user, open_folder
 
 COMMANDS = ["status", "explain", "verify", "verify --deep"]
 LONG = "a_folder_with_a_name_of_some_length_[bold]"

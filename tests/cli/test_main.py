@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chatlearn_files import ChatLearnJob
-from job_on_disk import JobOnDisk
 
 from megatron_resume.cli import main
 from megatron_resume.errors import DamagedError
+from support.chatlearn_files import ChatLearnJob
+from support.job_on_disk import JobOnDisk
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.cli import main
 from megatron_resume.errors import ConfigError
+from support.job_on_disk import JobOnDisk, contents
 
 
 @pytest.fixture

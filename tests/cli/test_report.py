@@ -8,13 +8,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from eventful_job import EventfulJob
-from job_on_disk import contents
 
 from megatron_resume.checkpoint.events import Failed
 from megatron_resume.cli import main, trace
 from megatron_resume.cli.life import short
 from megatron_resume.cli.report import DEFAULT
+from support.eventful_job import EventfulJob
+from support.job_on_disk import contents
 
 VOID = {"meta", "br", "path", "circle", "rect"}
 BAD = "<script>alert(1)</script>\x1b[31m\u202e\x00&amp;\"'"

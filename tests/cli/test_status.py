@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from eventful_job import EventfulJob
-from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint.events import Failed, Finished, Stopped
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.leases import Lease, claim
 from megatron_resume.cli.status import SHOWN_ATTEMPTS, status
+from support.eventful_job import EventfulJob
+from support.job_on_disk import JobOnDisk
 
 
 @pytest.fixture

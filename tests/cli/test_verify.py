@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from job_on_disk import JobOnDisk, contents
 
 from megatron_resume.checkpoint import model_files
 from megatron_resume.checkpoint.atomic import replace
@@ -27,6 +26,7 @@ from megatron_resume.cli import main
 from megatron_resume.cli.verified import Verified, state_path
 from megatron_resume.cli.verify import examine
 from megatron_resume.errors import DamagedError
+from support.job_on_disk import JobOnDisk, contents
 
 V1 = Path(__file__).parents[1] / "formats" / "v1"
 NEWEST = PointName(4, 1)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import walk
 
 from megatron_resume.data import EpisodeSampler
 from megatron_resume.data.history import Change, Order, Rules, Setup
 from megatron_resume.errors import ConfigError
+from support.reference import walk
 
 some_sizes = st.lists(st.integers(1, 12), min_size=1, max_size=3)
 large = st.integers(1, 10**12)

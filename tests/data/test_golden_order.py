@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from make_golden_order import CASES, GOLDEN, golden, piece
 
 from megatron_resume.data import EpisodeSampler
+from support.golden_order import CASES, GOLDEN, golden, piece
 
 NOW = golden()
 STORED = json.loads(GOLDEN.read_text(encoding="utf-8"))

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from ordinary_user import as_an_ordinary_user, open_folder
 
 from megatron_resume.data import EpisodeSampler
 from megatron_resume.data.jsonl import KNOWN_KEYS, JsonlPrompts
 from megatron_resume.errors import ConfigError, MismatchError, PromptError
+from support.ordinary_user import as_an_ordinary_user, open_folder
 
 Write = Callable[..., Path]
 

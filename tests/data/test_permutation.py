@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import Cipher
 
 from megatron_resume.data.epochs import SORTED_BELOW, Epochs, sorted_orders
 from megatron_resume.data.keys import key_words
 from megatron_resume.data.permutation import BLOCK, MAX_LENGTH, NARROW_BELOW, ROUNDS, WORDS_PER_ROUND, Permutation
+from support.reference import Cipher
 
 POWERS = [2**k + d for k in range(1, 18) for d in (-1, 0, 1)]
 SPREAD = [*range(2_003, 70_000, 1_709), SORTED_BELOW - 1, SORTED_BELOW, SORTED_BELOW + 1, 70_000]

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
-from quality import Rows, Scores, limit, scores_of_order, scores_of_pairs, worst
 
 from megatron_resume.data.epochs import Epochs
 from megatron_resume.data.keys import key_words
 from megatron_resume.data.permutation import WORDS_PER_ROUND, Permutation
+from support.quality import Rows, Scores, limit, scores_of_order, scores_of_pairs, worst
 
 LENGTHS = [10**6, 10**9, 2**30, 2**29 + 1]
 SAMPLE = 1 << 16

@@ -8,7 +8,8 @@ import venv
 from pathlib import Path
 
 import pytest
-from wheels import unpack, wheel
+
+from support.wheels import unpack, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 INSTALL = ROOT / "docker" / "install.sh"

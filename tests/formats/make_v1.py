@@ -1,6 +1,6 @@
 """Write `v1/`: whole and damaged jobs as version 1 of the stored format has them, for all later readers.
 
-    python tests/formats/make_v1.py
+    PYTHONPATH=tests python tests/formats/make_v1.py
 
 What exists is left alone: a new version of the format adds a folder, and edits none.
 """
@@ -8,20 +8,14 @@ What exists is left alone: a new version of the format adds a folder, and edits 
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parents[1])]
-
-from job_on_disk import TIME, JobOnDisk  # noqa: E402
-
-from megatron_resume.checkpoint import model_files  # noqa: E402
-from megatron_resume.checkpoint.events import Failed  # noqa: E402
-from megatron_resume.checkpoint.layout import (  # noqa: E402
+from megatron_resume.checkpoint import model_files
+from megatron_resume.checkpoint.events import Failed
+from megatron_resume.checkpoint.layout import (
     COMMITTED,
     DATA,
     START,
@@ -30,8 +24,10 @@ from megatron_resume.checkpoint.layout import (  # noqa: E402
     digests_path,
     point_path,
 )
-from megatron_resume.checkpoint.records import DataCheckpoint, Moment, Receipt  # noqa: E402
+from megatron_resume.checkpoint.records import DataCheckpoint, Moment, Receipt
+from support.job_on_disk import TIME, JobOnDisk
 
+HERE = Path(__file__).resolve().parent
 NEWEST = PointName(4, 1)
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from job_on_disk import TIME, JobOnDisk
 
 from megatron_resume.checkpoint.events import Committed, Events, Failed, read_events
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.resume.choose import Outcome, Refused, Resume
+from support.job_on_disk import TIME, JobOnDisk
 
 V1 = Path(__file__).parent / "v1"
 OLDER_POINT_AND_REASON = {

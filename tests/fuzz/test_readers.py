@@ -6,7 +6,8 @@ import re
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from targets import TARGETS, seeds
+
+from support.fuzz_targets import TARGETS, seeds
 
 SEEDS = seeds()
 TOKENS = [

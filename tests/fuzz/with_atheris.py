@@ -8,13 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS / "fuzz"), str(TESTS), str(TESTS.parent)]
-
-import atheris  # noqa: E402
+import atheris
 
 with atheris.instrument_imports(include=["megatron_resume"]):
-    from targets import TARGETS, seeds
+    from support.fuzz_targets import TARGETS, seeds
 
 
 def fuzz(target: str, options: list[str]) -> None:

@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from engines import DEFAULT, EVERY_FIELD, ROOT, TWO_NODES, Case
-from node_shell import assert_launches
 
 from megatron_resume.launch import aimaster
 from megatron_resume.policy import VARIABLE, Policy, policy_of_environ
+from support import ROOT
+from support.engines import DEFAULT, EVERY_FIELD, TWO_NODES, Case
+from support.node_shell import assert_launches
 
 DLC = ROOT / ".venv-dlc"
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import yaml
-from engines import CASES, DEFAULT, ONE_NODE, Case
-from manifests import DEFINITIONS, mistakes
-from node_shell import assert_launches
 
 from megatron_resume.cli.launch import ENGINES
 from megatron_resume.errors import ConfigError
 from megatron_resume.launch import jobset, pytorchjob
 from megatron_resume.policy import VARIABLE, policy_of_environ
+from support.engines import CASES, DEFAULT, ONE_NODE, Case
+from support.manifests import DEFINITIONS, mistakes
+from support.node_shell import assert_launches
 
 MANIFESTS = {"pytorchjob": ("PyTorchJob", pytorchjob.FILE), "jobset": ("JobSet", jobset.FILE)}
 

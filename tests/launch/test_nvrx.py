@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from engines import DEFAULT, ROOT
-from test_parent import Launched, end_all, until
 
 from megatron_resume.launch import nvrx
 from megatron_resume.launch.job import Job
 from megatron_resume.processes import descendants
+from support import ROOT
+from support.engines import DEFAULT
+from support.launched_ranks import Launched, end_all, until
 
 VENV = ROOT / ".venv-nvrx"
 FT_LAUNCHER = VENV / "bin" / "ft_launcher"

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from engines import CASES, DEFAULT, EVERY_FIELD, GOLDEN, NO_RESTARTS, ONE_NODE, ROOT, TWO_NODES, Case
-from node_shell import program
 
 from megatron_resume.cli import main
 from megatron_resume.cli.launch import ENGINES
@@ -16,6 +14,9 @@ from megatron_resume.errors import ConfigError
 from megatron_resume.launch import aimaster, nvrx
 from megatron_resume.launch.job import Job
 from megatron_resume.policy import PHASES, VARIABLE, Policy, policy_of
+from support import ROOT
+from support.engines import CASES, DEFAULT, EVERY_FIELD, GOLDEN, NO_RESTARTS, ONE_NODE, TWO_NODES, Case
+from support.node_shell import program
 
 HANGS = [Policy(), EVERY_FIELD, policy_of({"hang": {"timeout": "10s"}, "grace_period": "1s"}, "short")]
 

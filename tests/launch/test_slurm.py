@@ -6,11 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from engines import CASES, DEFAULT, TWO_NODES, Case
-from node_shell import assert_launches, program
 
 from megatron_resume.launch import slurm
 from megatron_resume.policy import VARIABLE, policy_of_environ
+from support.engines import CASES, DEFAULT, TWO_NODES, Case
+from support.node_shell import assert_launches, program
 
 # sbatch(1) of Slurm 22.05, those that a job script of ours could want
 SBATCH = {"account", "cpus-per-task", "exclusive", "gpus-per-node", "gres", "job-name", "mem", "no-requeue", "nodes"}

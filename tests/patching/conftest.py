@@ -1,12 +1,10 @@
 """Source trees to patch."""
 
-import sys
 from pathlib import Path
 
 import pytest
-import upstream
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "patches"))  # for make_patches
+from support import upstream
 
 
 @pytest.fixture

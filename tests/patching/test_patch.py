@@ -9,14 +9,14 @@ import stat
 from pathlib import Path
 
 import pytest
-import upstream
-from ordinary_user import as_an_ordinary_user, open_folder
 
 from megatron_resume.cli import main
 from megatron_resume.errors import ConfigError, DamagedError, MismatchError
 from megatron_resume.patching import patch, record, writing
 from megatron_resume.patching.line import AUTO as LINE
 from megatron_resume.patching.line import CHATLEARN as CHATLEARN_LINE
+from support import upstream
+from support.ordinary_user import as_an_ordinary_user, open_folder
 
 REFUSED = MismatchError.exit_code
 

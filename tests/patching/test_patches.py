@@ -8,10 +8,10 @@ from pathlib import Path
 
 import make_patches
 import pytest
-import upstream
 
 from megatron_resume.patching import patch
 from megatron_resume.patching.line import AUTO
+from support import upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = ROOT / "patches"

@@ -1,15 +1,12 @@
 """One job server and one undisturbed run of each shape, shared by all tests of this folder."""
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from runs import SHAPES, Run, Server, undisturbed_runs
+from support.runs import SHAPES, Run, Server, undisturbed_runs
 
 
 @pytest.fixture(scope="session")

@@ -1,43 +1,20 @@
 """What the hooks do to real Megatron's arguments, and that they do it in every order of imports."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from job_on_disk import JobOnDisk
-from runs import ROOT, Server, arguments
 
 from megatron_resume.config import KEYS
+from support.job_on_disk import JobOnDisk
+from support.probes import PROBE, changes, check_every_order_of_imports
+from support.runs import Server, megatron_flags
 
-PROBE = ROOT / "tests" / "real_megatron" / "probe.py"
 Probe = Callable[..., dict[str, Any]]
 NO_CRASH: dict[str, str | None] = {"MEGATRON_RESUME_CRASH": None}
 OURS = {*KEYS, "resume_config"}
-OF_THE_EXAMPLE = ("--output", "--make-checkpoints", "--response-length", "--samples-per-episode", "--final-state-file",
-                  "--rollout-batch-size", "--value-lr", "--gae-lambda", "--init-kl-coef", "--kl-target")  # fmt: skip
-
-
-def megatron_flags(output: Path) -> list[str]:
-    """The flags of the example that are Megatron's own."""
-    flags: list[str] = []
-    skipping = False
-    for word in arguments(output):
-        skipping = word in OF_THE_EXAMPLE if word.startswith("--") else skipping
-        flags += [] if skipping else [word]
-    return [*flags, "--train-iters", "4", "--save-interval", "2", "--num-workers", "0"]
-
-
-def fresh_process(when: str, output: Path, *flags: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
-    """The probe in a process of its own, which imports everything in the order that `when` says."""
-    report = output / f"{when}.json"
-    command = [sys.executable, str(PROBE), when, str(report), *megatron_flags(output), *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=output, env=environment)
-    found = json.loads(report.read_text()) if report.exists() else {}
-    return {"code": ended.returncode, "log": ended.stdout + ended.stderr, **found}
 
 
 @pytest.fixture
@@ -65,33 +42,8 @@ def saved(tmp_path: Path) -> JobOnDisk:
     return job
 
 
-def changes(report: dict[str, Any], role: str) -> dict[str, str]:
-    before, after = report["roles"][role]["before"], report["roles"][role]["after"]
-    return {name: value for name, value in after.items() if before.get(name) != value}
-
-
 def test_hooks_act_alike_whether_installed_before_between_or_after_the_imports(saved: JobOnDisk) -> None:
     check_every_order_of_imports(saved, None)
-
-
-def check_every_order_of_imports(saved: JobOnDisk, environment: dict[str, str] | None) -> None:
-    orders = ("before", "between", "after")
-    reports = {when: fresh_process(when, saved.base, environment=environment) for when in orders}
-    for when, report in reports.items():
-        assert report["code"] == 0, report["log"][-3000:]
-        assert set(report["hooks"].values()) == {"active"}, when
-        assert all("__megatron_resume_" in names[0] for names in report["copies"]), when
-        assert all(report["copies after uninstall"]), when
-        # Up to 0.14 Megatron insists on both before a load, which brings them.
-        assert report["args"]["consumed_train_samples"] == "0"
-        assert report["args"].get("skipped_train_samples", "0") == "0"
-        for role in ("policy", "value"):
-            assert changes(report, role)["load"] == repr(str(saved.save_folder(role)))
-            assert changes(report, role)["ckpt_step"] == "4"
-        for role in ("reference", "reward"):
-            assert changes(report, role) == {"resume_role": repr(role)}
-    assert reports["after"]["restored"] is True
-    assert reports["before"]["roles"] == reports["between"]["roles"] == reports["after"]["roles"]
 
 
 OF_ANOTHER_VERSION = """

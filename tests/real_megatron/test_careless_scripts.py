@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from job_on_disk import contents
-from runs import Run
+
+from support.job_on_disk import contents
+from support.runs import Run
 
 
 @pytest.fixture

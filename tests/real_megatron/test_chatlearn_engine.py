@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import ROOT, Server
-from test_arguments import megatron_flags
 
 from megatron_resume.checkpoint.folder import read_folder
 from megatron_resume.checkpoint.layout import PointName
+from support import ROOT
+from support.runs import Server, megatron_flags
 
 SCRIPT = ROOT / "tests" / "real_megatron" / "chatlearn_engine.py"
 

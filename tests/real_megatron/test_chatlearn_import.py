@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chatlearn_files import ChatLearnJob
-from job_on_disk import contents
-from runs import ITERATIONS_PER_EPISODE, Run
 
 from megatron_resume.checkpoint.layout import PointName
+from support.chatlearn_files import ChatLearnJob
+from support.job_on_disk import contents
+from support.runs import ITERATIONS_PER_EPISODE, Run
 
 FIRST = PointName(ITERATIONS_PER_EPISODE, 1)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_on_disk import contents
-from runs import Run, Server
-from test_stock_pretrain import Pretraining
+
+from support.job_on_disk import contents
+from support.pretraining import Pretraining
+from support.runs import Run, Server
 
 ANOTHER = "saved with another configuration"
 REFUSED = {

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import TAMPERED, Ended, Run, assert_identical
+
+from support.runs import TAMPERED, Ended, Run, assert_identical
 
 POLICY = "MEGATRON_RESUME_POLICY"
 

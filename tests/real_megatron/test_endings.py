@@ -3,9 +3,8 @@
 import socket
 from collections.abc import Callable
 
-from runs import Run, assert_identical
-
 from megatron_resume.checkpoint.events import Committed, Trained, events_path, read_events
+from support.runs import Run, assert_identical
 
 
 def ends(run: Run) -> list[tuple[int | None, str]]:

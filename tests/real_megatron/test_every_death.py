@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import pytest
-from runs import ASYNC, ITERATIONS_PER_EPISODE, SYNC, Run, Server, assert_identical
 
 from megatron_resume.crash import POINTS
+from support.runs import ASYNC, ITERATIONS_PER_EPISODE, SYNC, Run, Server, assert_identical
 
 WRITE = ("write.begin", "write.written", "write.synced", "write.named", "write.end")
 MOVE = ("move.begin", "move.renamed", "move.end")

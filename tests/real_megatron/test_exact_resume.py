@@ -4,24 +4,19 @@ import re
 from collections.abc import Callable
 
 import pytest
-from job_on_disk import contents
-from runs import ASYNC, EPISODES, ITERATIONS_PER_EPISODE, SYNC, TAMPERED, Run, assert_identical
 
-from megatron_resume.checkpoint.layout import COMMITTED, PointName
-
-
-def killed_in_its_second_save(new_run: Callable[[str], Run]) -> Run:
-    """Policy of the second episode is saved, value is not, and the first point is committed.
-
-    An asynchronous save is committed while training goes on: on a busy machine the kill may come first, which
-    is another case, and the run is begun anew.
-    """
-    for attempt in range(10):
-        run = new_run(f"run{attempt}")
-        run.killed("save.begin@value:2")
-        if (run.data_checkpoint / PointName(ITERATIONS_PER_EPISODE, 1).folder / COMMITTED).exists():
-            return run
-    raise AssertionError("ten times the first save was not committed when the second began")
+from megatron_resume.checkpoint.layout import PointName
+from support.job_on_disk import contents
+from support.runs import (
+    ASYNC,
+    EPISODES,
+    ITERATIONS_PER_EPISODE,
+    SYNC,
+    TAMPERED,
+    Run,
+    assert_identical,
+    killed_in_its_second_save,
+)
 
 
 @pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])

@@ -6,8 +6,9 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from launched import WATCHFUL, Launched, until
-from runs import Run, assert_identical
+
+from support.launched import WATCHFUL, Launched, until
+from support.runs import Run, assert_identical
 
 Launch = Callable[..., Launched]
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import SHAPES, TAMPERED, TP2, Run, Server, assert_identical
+
+from support.runs import SHAPES, TAMPERED, TP2, Run, Server, assert_identical
 
 TORCH = ("--ckpt-format", "torch")
 DISTRIBUTED = ("--use-distributed-optimizer",)

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import job_processes
 import pytest
-from job_on_disk import contents
-from runs import ASYNC, TAMPERED, Ended, Run, Server, assert_identical
+
+from support import job_processes
+from support.job_on_disk import contents
+from support.runs import ASYNC, TAMPERED, Ended, Run, Server, assert_identical
 
 PATIENCE_S = 120
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from runs import ASYNC, EPISODES, EXAMPLE, RARE, SMALL, TAMPERED, Run, assert_identical
 
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.processes import descendants
 from megatron_resume.resume.budget import is_free
+from support.runs import ASYNC, EPISODES, EXAMPLE, RARE, SMALL, TAMPERED, Run, assert_identical
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from job_on_disk import contents
-from runs import ITERATIONS_PER_EPISODE, Run, assert_identical
 
 from megatron_resume.checkpoint.layout import COMMITTED, TRACKER, PointName
+from support.job_on_disk import contents
+from support.runs import ITERATIONS_PER_EPISODE, Run, assert_identical
 
 FIRST = PointName(ITERATIONS_PER_EPISODE, 1)
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from runs import TAMPERED, Run
+from support.runs import TAMPERED, Run
 
 
 def test_a_power_cut_after_a_commit_loses_nothing_of_the_point(new_run: Callable[..., Run]) -> None:

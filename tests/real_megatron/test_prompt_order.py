@@ -8,27 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_on_disk import contents
-from runs import EPISODES, Run
 
-PER_EPISODE = 16
-
-
-def drawn(run: Run) -> dict[int, int]:
-    """Which row of the prompt file stood at each position of the run."""
-    found: dict[int, int] = {}
-    for line in run.trace():
-        for position, row in zip(line["prompt_ids"], line["prompt_rows"], strict=True):
-            assert found.setdefault(position, row) == row
-    return found
-
-
-def episodes(run: Run) -> list[set[int]]:
-    """The positions that each episode trained on."""
-    found: dict[int, set[int]] = {}
-    for line in run.trace():
-        found.setdefault(line["episode"], set()).update(line["prompt_ids"])
-    return [found[episode] for episode in sorted(found)]
+from support.drawn import PER_EPISODE, drawn, episodes
+from support.job_on_disk import contents
+from support.runs import EPISODES, Run
 
 
 def rows_file(path: Path, rows: int) -> Path:

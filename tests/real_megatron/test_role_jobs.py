@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import Server
-from test_arguments import megatron_flags
-from test_stock_pretrain import HERE
 
 from megatron_resume.checkpoint.attempts import has_started
 from megatron_resume.checkpoint.folder import read_folder
 from megatron_resume.checkpoint.layout import PointName, point_path
 from megatron_resume.checkpoint.leases import read_lease
+from support import PROGRAMS
+from support.runs import Server, megatron_flags
 
 PATIENCE_S = 120
 RANKS = {"policy": 2, "value": 1}
@@ -51,10 +50,10 @@ class RoleJob:
         flags += " --dataloader-type single --no-check-for-nan-in-loss-and-grad"
         flags += f" --resume-role {self.role} --trained-roles policy,value --resume-lease-time 3"
         ours = ["--save", str(self.folder / "checkpoints"), *flags.split()]
-        argv = [str(HERE / "stock_pretrain.py"), *megatron_flags(self.shared), *ours]
+        argv = [str(PROGRAMS / "stock_pretrain.py"), *megatron_flags(self.shared), *ours]
         env = {"GATE": gate, "LOSSES": str(self.folder / "losses.txt"), "SIGTERM_AT": None}
         env |= {"MEGATRON_RESUME_CRASH": crash}
-        job: dict[str, Any] = {"name": self.role, "script": str(HERE / "run_command.py"), "log": str(self.log)}
+        job: dict[str, Any] = {"name": self.role, "script": str(PROGRAMS / "run_command.py"), "log": str(self.log)}
         ended = self.server.run(**job, argv=argv, env=env, num_ranks=RANKS[self.role], fork_helpers=True)
         self.codes.append(ended["code"])
 

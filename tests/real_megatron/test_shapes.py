@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from job_on_disk import contents
-from runs import EPISODES, ITERATIONS_PER_EPISODE, TAMPERED, TP2, Run, Server
-from test_prompt_order import PER_EPISODE, drawn, episodes
+
+from support.drawn import PER_EPISODE, drawn, episodes
+from support.job_on_disk import contents
+from support.runs import EPISODES, ITERATIONS_PER_EPISODE, TAMPERED, TP2, Run, Server
 
 
 class Shape(NamedTuple):

@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from spread import beyond_spread, difference
+
+from support.spread import beyond_spread, difference
 
 
 def trace(*rewards: float, **changed: Any) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from runs import Server
+
+from support.runs import Server
 
 SCRIPT = """
 import sys

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from runs import ASYNC, RARE, SYNC, TAMPERED, Ended, Run, assert_identical
 
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.resume.budget import is_free
+from support.runs import ASYNC, RARE, SYNC, TAMPERED, Ended, Run, assert_identical
 
 STOPPED, SIGTERM = 202, -15
 

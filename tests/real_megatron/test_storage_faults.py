@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from runs import TAMPERED, Ended, Run, assert_identical
+
+from support.runs import TAMPERED, Ended, Run, assert_identical
 
 MODELS = 64 << 20  # bytes; a run of three episodes saves about 20 MB a role
 DATA = 1 << 20

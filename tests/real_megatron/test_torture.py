@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from runs import Run
-from torture_runs import Torture
+from support.runs import Run
+from support.torture_runs import Torture
 
 SEED = 152127  # kills everything, rank 0 and rank 1 around saves, and the leader, on two cores
 KILLS = 4

@@ -4,8 +4,9 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from job_on_disk import contents
-from runs import TAMPERED, Run
+
+from support.job_on_disk import contents
+from support.runs import TAMPERED, Run
 
 
 def test_with_all_points_damaged_the_start_is_refused_with_65(copy_of_interrupted: Run) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from runs import EPISODES, EXAMPLE, ROOT, SMALL, Run, arguments, assert_identical
 
 from megatron_resume.checkpoint.layout import COMMITTED
 from megatron_resume.processes import descendants
+from support import ROOT
+from support.runs import EPISODES, EXAMPLE, SMALL, Run, arguments, assert_identical
 
 FT_LAUNCHER = ROOT / ".venv-nvrx" / "bin" / "ft_launcher"
 IS_THERE = (ROOT / ".venv-nvrx" / ".installed").exists()

@@ -9,13 +9,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk
-from megatrons import OTHERS, Megatron
-from runs import ASYNC, EPISODES, ITERATIONS_PER_EPISODE, SYNC, Run, Server, assert_identical, undisturbed_runs
-from test_arguments import check_every_order_of_imports
-from test_exact_resume import killed_in_its_second_save
-from test_minimal import check_on_another_megatron
-from test_stock_pretrain import MCORE_ASYNC, check_exact_resume, check_fine_tuning, check_reference_of_rl
+
+from support.job_on_disk import JobOnDisk
+from support.megatrons import OTHERS, Megatron
+from support.minimal import check_on_another_megatron
+from support.pretraining import MCORE_ASYNC, check_exact_resume, check_fine_tuning, check_reference_of_rl
+from support.probes import check_every_order_of_imports
+from support.runs import (
+    ASYNC,
+    EPISODES,
+    ITERATIONS_PER_EPISODE,
+    SYNC,
+    Run,
+    Server,
+    assert_identical,
+    killed_in_its_second_save,
+    undisturbed_runs,
+)
 
 ASKS_WHERE = """
 import json, sys

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from megatrons import YOURS, Megatron
-from runs import Server
-from test_arguments import megatron_flags
-from test_stock_pretrain import HERE
+
+from support import PROGRAMS
+from support.megatrons import YOURS, Megatron
+from support.runs import Server, megatron_flags
 
 ENTRYPOINTS = ("pretrain_gpt.py", "train_rl.py")
 LINE = "import megatron_resume.auto\n"
@@ -44,7 +44,7 @@ def entrypoint(request: pytest.FixtureRequest, megatron: Megatron) -> Path:
 def start(server: Server, script: Path, log: Path, *argv: str, crash: str | None = None) -> tuple[int, str]:
     """Run `script`; under `megatron-resume run`, unless it imports us itself."""
     imports_us = LINE in script.read_text()
-    job = {"name": "yours", "script": str(script if imports_us else HERE / "run_command.py"), "log": str(log)}
+    job = {"name": "yours", "script": str(script if imports_us else PROGRAMS / "run_command.py"), "log": str(log)}
     words = [*argv] if imports_us else [str(script), *argv]
     ended = server.run(**job, argv=words, env={"MEGATRON_RESUME_CRASH": crash}, fork_helpers=True, timeout=300)
     return ended["code"], log.read_text(errors="replace")

@@ -4,13 +4,13 @@ from typing import Any
 
 import msgspec
 import pytest
-from job_on_disk import FAILURE
 
 from megatron_resume.checkpoint.events import Failed, Stopped
 from megatron_resume.checkpoint.lives import Life
 from megatron_resume.errors import ConfigError, CrashLoopError
 from megatron_resume.policy import Duration, Policy, RefillAfter
 from megatron_resume.resume.budget import Budget, budget, told
+from support.job_on_disk import FAILURE
 
 LAUNCH = "the launch that asks"
 

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint import leftovers
 from megatron_resume.checkpoint.attempts import withdraw
@@ -15,6 +14,7 @@ from megatron_resume.checkpoint.layout import COMMITTED, START, PointName, attem
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.errors import DamagedError
 from megatron_resume.resume.choose import Fresh, Outcome, Refused, Resume, choose
+from support.job_on_disk import JobOnDisk
 
 
 def chosen(outcome: Outcome) -> PointName:

@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 
 import pytest
-from job_on_disk import JobOnDisk
 
 from megatron_resume.resume.overrides import differing, overrides_for
+from support.job_on_disk import JobOnDisk
 
 
 @pytest.mark.parametrize("role", ["policy", "value"])

@@ -4,7 +4,6 @@ import shutil
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint.folder import Folder
 from megatron_resume.checkpoint.layout import PointName
@@ -12,6 +11,7 @@ from megatron_resume.checkpoint.records import Request, Start
 from megatron_resume.errors import DamagedError
 from megatron_resume.resume.choose import head, live_line
 from megatron_resume.resume.retention import surplus
+from support.job_on_disk import JobOnDisk
 
 
 def is_whole(job: JobOnDisk, name: PointName) -> bool:

@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from eventful_job import BEGIN, EventfulJob
 
 from megatron_resume.checkpoint.events import Committed
 from megatron_resume.checkpoint.folder import read_folder
@@ -12,6 +11,7 @@ from megatron_resume.checkpoint.records import Request
 from megatron_resume.checkpoint.times import Times, seconds, times
 from megatron_resume.cli.life import story_of
 from megatron_resume.resume.story import FIRST_COMMIT, FIRST_STEP, Chapter, Recovery, Story, story
+from support.eventful_job import BEGIN, EventfulJob
 
 NOW_S = BEGIN + 10_000
 

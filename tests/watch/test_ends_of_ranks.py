@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Ranks, until
-from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint.failures import Failure, failures_path, read_failures, write_failure
 from megatron_resume.checkpoint.lives import cause_of, lives
 from megatron_resume.watch import kernel, leftover
 from megatron_resume.watch.endings import VARIABLE as ENDINGS
+from support.job_on_disk import JobOnDisk
+from support.watched_ranks import Ranks, until
 
 
 def cause(ranks: Ranks) -> Failure:

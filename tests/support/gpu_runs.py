@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runs import ASYNC, EPISODES, SCRIPT, SMALL
-from spread import beyond_spread, difference
+from .runs import ASYNC, EPISODES, SCRIPT, SMALL
+from .spread import beyond_spread, difference
 
 # The steps of a save from its beginning to its end; the last two with asynchronous saves.
 KILLS = (

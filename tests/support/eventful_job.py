@@ -6,14 +6,14 @@ Times are seconds from BEGIN on. Most commits are events without a point, as ret
 from datetime import datetime, timezone
 from pathlib import Path
 
-from job_on_disk import JobOnDisk
-
 from megatron_resume.checkpoint.attempts import newest_started
 from megatron_resume.checkpoint.events import Committed, Event, Failed, Finished, Stopped, Trained
 from megatron_resume.checkpoint.failures import Failure, How, write_failure
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.leases import Lease, claim, renew
 from megatron_resume.checkpoint.records import Request
+
+from .job_on_disk import JobOnDisk
 
 BEGIN = 1_767_225_600.0  # 2026-01-01
 

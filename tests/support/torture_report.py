@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from rich.console import Group
 from rich.table import Table
-from torture_runs import Tally
+
+from .torture_runs import Tally
 
 PHASES = ("setting up", "loading", "rolling out", "training", "saving", "saving alongside", "committing")
 

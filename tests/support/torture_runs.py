@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-import job_processes
-from job_processes import Process
-from killer import Kill, Killer
-from runs import ASYNC, EPISODES, SYNC, Ended, Run, assert_identical
+from . import job_processes
+from .job_processes import Process
+from .killer import Kill, Killer
+from .runs import ASYNC, EPISODES, SYNC, Ended, Run, assert_identical
 
 VARIANTS = (("dp2", "sync", SYNC), ("tp2", "async", ASYNC), ("dp2", "async", ASYNC), ("tp2", "sync", SYNC))
 MOST_KILLS_OF_A_RUN = 4

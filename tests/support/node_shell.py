@@ -3,9 +3,9 @@
 import subprocess
 from pathlib import Path
 
-from engines import Case
-
 from megatron_resume.cli.app import parser
+
+from .engines import Case
 
 
 def program(path: Path, text: str) -> None:

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from megatron_resume.checkpoint.layout import COMMITTED, PointName
+
+from . import ROOT
+
 EXAMPLE = ROOT / "examples" / "megatron"
 TAMPERED = ROOT / "tests" / "real_megatron" / "tampered.py"
 SCRIPT = EXAMPLE / "scripts" / "train_rlhf_llama.sh"
@@ -210,3 +213,31 @@ def assert_identical(run: Run, reference: Run) -> None:
     for ours, theirs in zip(run.trace(), reference.trace(), strict=True):
         assert ours == theirs
     assert run.final_state() == reference.final_state()
+
+
+OF_THE_EXAMPLE = ("--output", "--make-checkpoints", "--response-length", "--samples-per-episode", "--final-state-file",
+                  "--rollout-batch-size", "--value-lr", "--gae-lambda", "--init-kl-coef", "--kl-target")  # fmt: skip
+
+
+def megatron_flags(output: Path) -> list[str]:
+    """The flags of the example that are Megatron's own."""
+    flags: list[str] = []
+    skipping = False
+    for word in arguments(output):
+        skipping = word in OF_THE_EXAMPLE if word.startswith("--") else skipping
+        flags += [] if skipping else [word]
+    return [*flags, "--train-iters", "4", "--save-interval", "2", "--num-workers", "0"]
+
+
+def killed_in_its_second_save(new_run: Callable[[str], Run]) -> Run:
+    """Policy of the second episode is saved, value is not, and the first point is committed.
+
+    An asynchronous save is committed while training goes on: on a busy machine the kill may come first, which
+    is another case, and the run is begun anew.
+    """
+    for attempt in range(10):
+        run = new_run(f"run{attempt}")
+        run.killed("save.begin@value:2")
+        if (run.data_checkpoint / PointName(ITERATIONS_PER_EPISODE, 1).folder / COMMITTED).exists():
+            return run
+    raise AssertionError("ten times the first save was not committed when the second began")

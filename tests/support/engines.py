@@ -8,8 +8,9 @@ from megatron_resume.cli.launch import ENGINES
 from megatron_resume.launch.job import Job, Rendered
 from megatron_resume.policy import Policy, policy_of
 
-ROOT = Path(__file__).resolve().parents[2]
-GOLDEN = Path(__file__).with_name("golden")
+from . import TESTS
+
+GOLDEN = TESTS / "launch" / "golden"
 
 SCRIPT = ("train.py", "--save", "/ckpt/run 1", "--lr", "1e-5")
 ONE_NODE = Job(SCRIPT, nproc_per_node=8, image="registry.example/megatron:1", mounts=("ckpt:/ckpt",))

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from runs import EXAMPLE, ROOT, SMALL, TAMPERED, Run, arguments
+from . import ROOT
+from .runs import EXAMPLE, SMALL, TAMPERED, Run, arguments
 
 ENTRY = EXAMPLE / "entry" / "train_rlhf.py"
 MARKER = "TEST_LAUNCH"  # in the environment of all that a launch starts

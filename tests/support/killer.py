@@ -7,8 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import job_processes
-from job_processes import Process
+from . import job_processes
+from .job_processes import Process
 
 EVERYTHING = "all at once"
 POLL_S = 0.005

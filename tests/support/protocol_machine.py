@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from job_on_disk import contents
-
 from megatron_resume import crash
 from megatron_resume.adapter import (
     api,
@@ -52,6 +50,8 @@ from megatron_resume.checkpoint.records import Launch, Request
 from megatron_resume.errors import DamagedError, ResumeError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume
 from megatron_resume.roles import TRAINED
+
+from .job_on_disk import contents
 
 SAMPLES = 16
 SHARDS = ("__0_0.distcp", "__1_0.distcp")

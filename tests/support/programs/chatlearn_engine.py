@@ -24,10 +24,10 @@ from megatron.core.enums import ModelType  # noqa: E402
 from megatron.core.pipeline_parallel import get_forward_backward_func  # noqa: E402
 from megatron.core.utils import get_model_config  # noqa: E402
 from megatron.training import arguments, checkpointing, get_args, initialize, training  # noqa: E402
-from stock_pretrain import model_provider  # noqa: E402
 
 from megatron_resume import chatlearn  # noqa: E402
 from megatron_resume.crash import arm  # noqa: E402
+from support.programs.stock_pretrain import model_provider  # noqa: E402
 
 chatlearn.install()
 

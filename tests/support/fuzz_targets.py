@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from forger import Forger
-from job_on_disk import JobOnDisk
 
 from megatron_resume.checkpoint import arrays as codec
 from megatron_resume.checkpoint import plain_pickle
@@ -47,6 +45,9 @@ from megatron_resume.data.lines import silent
 from megatron_resume.errors import ConfigError, DamagedError, PromptError, ResumeError
 from megatron_resume.resume.choose import Fresh, Resume
 from megatron_resume.shown import shown_in_json
+
+from .forger import Forger
+from .job_on_disk import JobOnDisk
 
 Target = Callable[[bytes], None]
 KINDS: tuple[type[Record], ...] = (Start, Receipt, DataCheckpoint, Manifest, Lease)

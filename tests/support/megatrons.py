@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from runs import ROOT
 
 from megatron_resume.adapter.versions import TESTED
+
+from . import ROOT
 
 WHEELS = ROOT / ".venv-megatron"
 YOURS = os.environ.get("MEGATRON_DIR")

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from job_on_disk import JobOnDisk
-
 from megatron_resume.checkpoint.layout import COMMITTED, DATA, PointName, point_path
+
+from .job_on_disk import JobOnDisk
 
 Change = Callable[[dict[str, Any]], object]
 

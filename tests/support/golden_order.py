@@ -1,15 +1,16 @@
 """Writes golden_order.json: pieces of orders as this release has them. A diff is another order: say so in CHANGELOG.
 
-Run from the root: .venv/bin/python tests/data/make_golden_order.py
+Run by `make golden`.
 """
 
 import json
-from pathlib import Path
 from typing import Any
 
 from megatron_resume.data import EpisodeSampler
 
-GOLDEN = Path(__file__).with_name("golden_order.json")
+from . import TESTS
+
+GOLDEN = TESTS / "data" / "golden_order.json"
 
 CASES: dict[str, dict[str, Any]] = {
     "one row": {"sizes": 1, "samples_per_episode": 4},

@@ -3,10 +3,11 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-DEFINITIONS = json.loads(Path(__file__).with_name("kubernetes_fields.json").read_text())["definitions"]
+from . import TESTS
+
+DEFINITIONS = json.loads((TESTS / "launch" / "kubernetes_fields.json").read_text())["definitions"]
 # What the published descriptions say in words.
 VALUES = {
     ("ReplicaSpec", "restartPolicy"): ("Always", "OnFailure", "Never", "ExitCode"),
