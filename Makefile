@@ -2,6 +2,8 @@
 PYTHON ?=
 PY := .venv/bin/python
 STAMP := .venv/.installed
+# Twice the cores, since tests wait about half of their time. PARALLEL= runs one after the other.
+PARALLEL ?= -n $(shell echo $$((2 * $$(nproc)))) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,12 +21,12 @@ $(STAMP): setup.py constraints.txt tools/venv.sh
 demo: $(STAMP)  ## train a tiny RLHF run, kill it twice, and prove that nothing differs (3 minutes)
 	$(PY) examples/megatron/demo.py
 
-test: $(STAMP)  ## the tests
-	$(PY) -m pytest -m "not slow"
+test: $(STAMP)  ## the tests (8 minutes); FAST=1: those without Megatron, in one; T=pattern: those whose name matches
+	$(PY) -m pytest $(PARALLEL) -m "not slow$(if $(FAST), and not megatron)" $(if $(T),-k "$(T)")
 
 test-all: megatrons venv-nvrx  ## the tests, and those that train for minutes
 	-@tools/venv_dlc.sh
-	$(PY) -m pytest
+	$(PY) -m pytest $(PARALLEL) $(if $(T),-k "$(T)")
 
 test-megatron: $(STAMP)  ## the tests of the hooks on a Megatron of yours: MEGATRON_DIR=/path make test-megatron
 	@test -n "$(MEGATRON_DIR)" || { echo "make: name a checkout of Megatron-LM: MEGATRON_DIR=/path make test-megatron" >&2; exit 78; }

@@ -37,6 +37,7 @@ setup(
             "matplotlib",
             "mypy",
             "pytest",
+            "pytest-xdist",
             "ruff",
             "tensorboard",
             "torchdata",

@@ -2,6 +2,7 @@
 
 import json
 import operator
+import os
 import statistics
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
+from support.pool import Pool
 from support.runs import Server
 
 RANK = Path(__file__).with_name("saving_rank.py")
@@ -50,11 +52,11 @@ def time_saves(rounds: int, *flags: str) -> Times:
         paths = ("--save", str(base / "policy"), "--data-checkpoint-path", str(base / "data_checkpoint"))
         argv = [str(rounds), str(report), *FLAGS.split(), *paths, *flags]
         job = {"name": "saves", "script": str(RANK), "argv": argv, "log": str(log)}
-        server = Server(base / "server.log")
+        pool = Pool(base, os.getpid())
         try:
-            ended = server.run(**job, env={"MEGATRON_RESUME_CRASH": None}, timeout=300, fork_helpers=True)
+            ended = Server(pool).run(**job, env={"MEGATRON_RESUME_CRASH": None}, timeout=300, fork_helpers=True)
         finally:
-            server.close()
+            pool.close()
         if ended["code"] != 0:
             raise SystemExit(f"the ranks ended with {ended['codes']}:\n{log.read_text()[-4000:]}")
         ranks = [json.loads(Path(f"{report}{rank}").read_text()) for rank in range(2)]

@@ -2,15 +2,37 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.eventful_job import EventfulJob
 from support.job_on_disk import JobOnDisk
+from support.pool import Pool
+from support.runs import Server
 
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+
+# Else each of the hundreds of interpreters that tests start compiles the package anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # In the background of a script (`make test &`) SIGINT is ignored, and would be in all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+WITH_MEGATRON = ("adapter", "real_megatron")  # folders whose modules import it, or start what does
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Spare `make test FAST=1` the seconds in which Megatron is imported."""
+    is_left_out = "not megatron" in config.option.markexpr and collection_path.name in WITH_MEGATRON
+    return is_left_out or None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name in WITH_MEGATRON or "pool" in getattr(item, "fixturenames", ()):
+            item.add_marker("megatron")
 
 
 @pytest.fixture
@@ -21,6 +43,29 @@ def job(tmp_path: Path) -> JobOnDisk:
 @pytest.fixture
 def eventful(tmp_path: Path) -> EventfulJob:
     return EventfulJob(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all workers of this test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if IS_WORKER else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pool(shared_folder: Path) -> Pool:
+    """What has imported torch and Megatron, for all workers; it ends with the test run."""
+    return Pool(shared_folder, os.getppid() if IS_WORKER else os.getpid())
+
+
+@pytest.fixture(scope="session")
+def server(pool: Pool) -> Iterator[Server]:
+    """Runs the jobs of this worker."""
+    started = Server(pool)
+    yield started
+    started.close()
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from support import documented, upstream
 from support.chatlearn_files import ChatLearnJob
 from support.documented import OURS, PAGES, ROOT, Command, commands, mentioned, ways
 from support.job_on_disk import JobOnDisk
+from support.pool import MEGATRON, Pool, run
 
 HERE = "run below, block by block"
 RENDER = f"{OURS} render --engine"
@@ -36,7 +37,8 @@ RUN_BY_BEGIN = {  # of what names ranks or machines that no test has
     "::test_an_unedited_pretraining_script_resumes_exactly",
     "torchrun --nproc-per-node 8 examples/minimal.py": "tests/real_megatron/test_minimal.py"
     "::test_killed_in_mid_episode_the_same_command_goes_on_exactly",
-    f"{OURS} launch --nproc-per-node 8": "tests/launch/test_parent.py::test_after_the_death_of_a_rank_the_job_finishes",
+    f"{OURS} launch --nproc-per-node 8": "tests/launch/test_parent.py"
+    "::test_after_the_death_of_a_rank_the_job_finishes_and_what_it_left_behind_is_ended_meanwhile",
     f"{OURS} launch --engine nvrx": "tests/launch/test_nvrx.py::test_after_the_death_of_a_rank_the_job_finishes",
 }
 NOT_RUN = {  # what can be checked of these is checked below: arguments of ours, and the files that they name
@@ -147,16 +149,18 @@ def options(made: argparse.ArgumentParser) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def of_megatron() -> set[str]:
+def of_megatron(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """In a process of its own: importing Megatron changes the one that it is imported in."""
-    program = """
+    program = tmp_path_factory.mktemp("flags") / "program.py"
+    program.write_text("""
 import argparse
 from megatron.training.arguments import add_megatron_arguments
 parser = argparse.ArgumentParser(add_help=False)
 add_megatron_arguments(parser)
 print(*parser._option_string_actions)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+""")
+    done = run(pool, program, kind=MEGATRON)
+    assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from support.pool import Pool
 from support.runs import SHAPES, Run, Server
 from support.torture_report import report
 from support.torture_runs import Tally, Torture
@@ -44,7 +45,8 @@ def main() -> int:
 def torture(folder: Path, kills: int, seed: int, console: Console) -> Tally:
     """Make the undisturbed runs, then kill."""
     console.print("importing torch and Megatron, making the undisturbed runs")
-    server = Server(folder / "server.log")
+    pool = Pool(folder, os.getpid())
+    server = Server(pool)
     references = {shape: Run(server, folder / "undisturbed" / shape, flags) for shape, flags in SHAPES.items()}
     for reference in references.values():
         reference.finish()
@@ -56,7 +58,7 @@ def torture(folder: Path, kills: int, seed: int, console: Console) -> Tally:
 
     with _shown(console, kills) as show:
         tally = Torture(new_run, references.__getitem__, seed=seed, show=show).until(kills, failures=MOST_FAILURES)
-    server.close()
+    pool.close()
     return tally
 
 

@@ -32,11 +32,30 @@ class Listener:
         self._on_request, self._pid = on_request, os.getpid()
         self._shared = _Shared.from_buffer(mmap.mmap(-1, ctypes.sizeof(_Shared)))
         self._exit_code: int | None = None  # with which the main thread is to leave
+        self._listen(self._wait)
+        os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=self._listen_in_child)
+
+    def _listen(self, wait: Callable[[], None]) -> None:
+        """Have a thread of this process wait for signals."""
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
         self._wake()
-        os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_sleep_on)
-        threading.Thread(target=self._wait, name="megatron_resume SIGTERM", daemon=True).start()
+        threading.Thread(target=wait, name="megatron_resume SIGTERM", daemon=True).start()
+
+    def _listen_in_child(self) -> None:
+        """A forked child waits by a pipe of its own: that of its parent would wake that.
+
+        It needs the thread, too: a signal that comes just before a sleep does not end the sleep, and without us SIGTERM
+        ends a child whatever it waits for.
+        """
+        try:
+            signal.set_wakeup_fd(-1)
+            os.close(self._reader)
+            os.close(self._writer)
+            if signal.getsignal(signal.SIGTERM) == self._handle:
+                self._listen(self._wait_in_child)
+        finally:
+            _let_go()
 
     def _wake(self) -> None:
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -79,6 +98,11 @@ class Listener:
         self._shared.asked = 1
         self._on_request()
 
+    def _wait_in_child(self) -> None:
+        while signals := os.read(self._reader, 256):
+            if signal.SIGTERM in signals and signal.getsignal(signal.SIGTERM) == self._handle:
+                self._in_child()
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:
             self._in_child()
@@ -108,12 +132,6 @@ def _hold() -> None:
 
 def _let_go() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _masks.before)
-
-
-def _sleep_on() -> None:
-    """In a forked child, whose signals would wake its parent."""
-    signal.set_wakeup_fd(-1)
-    _let_go()
 
 
 def die() -> None:

@@ -1,10 +1,12 @@
 """Workers of a DataLoader outlive a SIGTERM to all processes of their rank, and end with it."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from support.pool import MEGATRON, Pool
+from support.pool import run as pool_run
 
 PROGRAM = """
 import os, signal, sys
@@ -30,19 +32,20 @@ if __name__ == "__main__":
 """
 
 
-def run(folder: Path, loader: str, *, hooked: bool) -> subprocess.CompletedProcess[str]:
+def run(pool: Pool, folder: Path, loader: str, *, hooked: bool) -> subprocess.CompletedProcess[str]:
     program = folder / "program.py"
     program.write_text(PROGRAM.replace("LOADER", loader).replace("HOOKED", str(hooked)))
-    command = [sys.executable, str(program)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, start_new_session=True)
+    return pool_run(pool, program, kind=MEGATRON)
 
 
 @pytest.mark.parametrize("loader", ["DataLoader", "StatefulDataLoader"])
-def test_all_batches_come_after_the_signal_and_the_workers_end_with_python(loader: str, tmp_path: Path) -> None:
-    done = run(tmp_path, loader, hooked=True)
+def test_all_batches_come_after_the_signal_and_the_workers_end_with_python(
+    pool: Pool, loader: str, tmp_path: Path
+) -> None:
+    done = run(pool, tmp_path, loader, hooked=True)
     assert (done.returncode, done.stdout) == (0, "999\n"), done.stderr
 
 
-def test_without_the_hook_the_next_batches_are_an_error(tmp_path: Path) -> None:
-    done = run(tmp_path, "DataLoader", hooked=False)
+def test_without_the_hook_the_next_batches_are_an_error(pool: Pool, tmp_path: Path) -> None:
+    done = run(pool, tmp_path, "DataLoader", hooked=False)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr

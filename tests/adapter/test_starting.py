@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from megatron_resume.checkpoint.folder import read_start
 from megatron_resume.errors import ConfigError
 from support.eventful_job import EventfulJob
 from support.job_on_disk import JobOnDisk, contents
+from support.pool import MEGATRON, Pool, Program
 
 PROGRAM = Path(__file__).with_name("starting.py")
 
@@ -26,34 +25,29 @@ PROGRAM = Path(__file__).with_name("starting.py")
 class Started:
     """A process running starting.py; `said` is its first line."""
 
-    def __init__(self, root: Path, *words: str, env: dict[str, str] | None = None):
-        command = [sys.executable, str(PROGRAM), str(root), *words]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}, start_new_session=True
-        )
+    def __init__(self, pool: Pool, root: Path, *words: str, env: dict[str, str] | None = None):
+        self.process = Program(pool, PROGRAM, str(root), *words, environ={**os.environ, **(env or {})}, kind=MEGATRON)
 
     @property
     def said(self) -> str:
-        assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def end(self, number: int = signal.SIGKILL) -> int:
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait()
 
 
 @pytest.fixture
-def begin(job: JobOnDisk) -> Iterator[Callable[..., Started]]:
+def begin(pool: Pool, job: JobOnDisk) -> Iterator[Callable[..., Started]]:
     running: list[Started] = []
 
     def start(*words: str, env: dict[str, str] | None = None) -> Started:
-        running.append(Started(job.root, *words, env=env))
+        running.append(Started(pool, job.root, *words, env=env))
         return running[-1]
 
     yield start
     for started in running:
-        started.process.kill()
-        started.process.wait(30)
+        started.process.close()
 
 
 def state_of(job: JobOnDisk, attempt: int) -> dict[tuple[str, ...], str]:
@@ -68,7 +62,7 @@ def test_a_second_start_names_who_holds_the_job_and_leaves_no_trace(
     before = contents(job.root)
     second = begin()
     said = second.said
-    assert second.process.wait(30) == 78
+    assert second.process.wait() == 78
     assert f"policy is held by process {first.process.pid} on {os.uname().nodename}, attempt 1" in said
     assert "--take-over" in said
     after = contents(job.root)
@@ -102,7 +96,7 @@ def test_a_stopped_holder_still_holds_the_job_and_can_be_taken_over(
     assert begin().said.startswith("HeldError")
     assert begin("take_over", "hold").said == "attempt 2 joined=False"
     first.process.send_signal(signal.SIGCONT)
-    assert first.process.wait(30) == 203, "it sees at its next renewal that it was superseded"
+    assert first.process.wait() == 203, "it sees at its next renewal that it was superseded"
     (event,) = read_events(job.events(1)).events
     assert isinstance(event, Stopped)
     assert event.reason == "attempt 1 was superseded by attempt 2; restart to join it"
@@ -130,7 +124,7 @@ def test_a_launcher_that_restarts_its_job_does_not_wait_for_the_lease(begin: Cal
 def test_a_holder_that_ended_of_its_own_will_is_not_waited_for(begin: Callable[..., Started]) -> None:
     first = begin("lease_time=600", "other_machine=A")
     assert first.said == "attempt 1 joined=False"
-    assert first.process.wait(30) == 0
+    assert first.process.wait() == 0
     assert begin("lease_time=600").said == "attempt 2 joined=False"
 
 
@@ -146,7 +140,7 @@ def test_of_many_starts_at_once_one_at_most_holds_the_job(job: JobOnDisk, begin:
             assert said[starts.index(holders[0])] == f"attempt {begun[-1]} joined=False"
         for started in starts:
             started.process.kill()
-            started.process.wait(30)
+            started.process.wait()
 
 
 def test_jobs_of_two_roles_settle_in_one_attempt(begin: Callable[..., Started]) -> None:
@@ -164,7 +158,7 @@ def test_a_restarted_role_opens_a_new_attempt_and_the_other_rejoins(
     assert value.said == "attempt 1 joined=True"
     value.end()
     assert begin("role=value", "hold", "lease_time=3").said == "attempt 2 joined=False"
-    assert policy.process.wait(30) == 203
+    assert policy.process.wait() == 203
     assert begin("role=policy", "hold", "lease_time=3").said == "attempt 2 joined=True"
     assert state_of(job, 1) == {("policy",): "stopped", ("value",): "killed"}
     assert state_of(job, 2) == {("policy",): "running", ("value",): "running"}

@@ -14,6 +14,8 @@ from megatron_resume.cli import chatlearn_calls
 from megatron_resume.cli.doctor import HookReport, Report
 from megatron_resume.cli.environment import Environment, look
 from megatron_resume.cli.traps import Trap
+from support import PROGRAMS
+from support.pool import MEGATRON, Pool, run
 
 ENVIRONMENT = Environment(python="3.12.3")
 DOUBLE = Path(__file__).parents[1] / "chatlearn_double"
@@ -24,6 +26,11 @@ DOCTOR = ["-m", "megatron_resume", "doctor"]
 def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | environ, timeout=300)
+
+
+def forked(pool: Pool, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Without the seconds of imports."""
+    return run(pool, PROGRAMS / "cli.py", *arguments, environ={**os.environ, **environ}, kind=MEGATRON)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +70,9 @@ def test_nothing_is_said_on_standard_output_but_json(bare: str) -> None:
     assert json.loads(call("-S", *DOCTOR, "--json", PYTHONPATH=bare).stdout)["blocked"] is True
 
 
-def test_chatlearn_is_looked_at_where_it_is_here_and_not_imported(here: dict[str, Any], tmp_path: Path) -> None:
+def test_chatlearn_is_looked_at_where_it_is_here_and_not_imported(
+    pool: Pool, here: dict[str, Any], tmp_path: Path
+) -> None:
     assert here["environment"]["chatlearn"] is None
     assert here["chatlearn"] == []
     changed = shutil.copytree(DOUBLE / "chatlearn", tmp_path / "chatlearn")
@@ -73,7 +82,7 @@ def test_chatlearn_is_looked_at_where_it_is_here_and_not_imported(here: dict[str
     manager, engine = changed / "checkpoint" / "checkpoint_manager.py", changed / "runtime" / "engine.py"
     manager.write_text(manager.read_text().replace("train_iter", "iteration"))
     engine.write_text(engine.read_text().replace("_resume_from_data_checkpoint", "_resume"))
-    done = call(*DOCTOR, "--json", PYTHONPATH=str(tmp_path))
+    done = forked(pool, "doctor", "--json", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, "a job on Megatron alone is not blocked: " + done.stderr
     report = json.loads(done.stdout)
     assert (report["environment"]["chatlearn"], report["environment"]["chatlearn_path"]) == ("1.0.9", str(changed))
@@ -84,8 +93,8 @@ def test_chatlearn_is_looked_at_where_it_is_here_and_not_imported(here: dict[str
     ]
 
 
-def test_chatlearn_has_a_table_where_it_is_here() -> None:
-    printed = call(*DOCTOR, PYTHONPATH=str(DOUBLE)).stdout
+def test_chatlearn_has_a_table_where_it_is_here(pool: Pool) -> None:
+    printed = forked(pool, "doctor", PYTHONPATH=str(DOUBLE)).stdout
     assert "hook on ChatLearn" in printed
     assert "\u2502 chatlearn             \u2502 unknown" in printed
     assert "cannot be installed" not in printed

@@ -1,8 +1,10 @@
 """`megatron-resume run SCRIPT ARGS...`: the script cannot tell, except that the hooks are there."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,36 +25,79 @@ def script(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_the_script_sees_what_python_would_show_it(tmp_path: Path) -> None:
-    path = script(
-        tmp_path,
-        "import sys; print(__name__, __file__, __doc__, __package__ or None, sys.argv, sys.path[0])\n",
-    )
-    plain, ours = call(PLAIN, path, "a", "-b", cwd=tmp_path), call(RUN, path, "a", "-b", cwd=tmp_path)
-    assert ours.stdout == plain.stdout
-    assert plain.returncode == ours.returncode == 0
+TELLS_WHAT_IT_SEES = """
+from __future__ import annotations
+import sys
+modules = set(sys.modules)
+import dataclasses, gc, inspect, json, pickle, typing
+from beside import x
 
 
-def test_all_arguments_go_to_the_script_even_help(tmp_path: Path) -> None:
-    path = script(tmp_path, "import sys; print(sys.argv[1:])\n")
-    assert call(RUN, path, "--help", "--", "--json", "run").stdout == "['--help', '--', '--json', 'run']\n"
+@dataclasses.dataclass
+class Point:
+    x: int
+    near: Point | None = None
+    unit: typing.ClassVar[int] = 1
 
 
-def test_a_module_beside_the_script_is_found(tmp_path: Path) -> None:
-    path = script(tmp_path, "from beside import x; print(x)\n")
+print(json.dumps({
+    "names": [__name__, __file__, __doc__, __package__ or None, sys.path[0]],
+    "arguments": sys.argv,
+    "beside": x,
+    "pickled": str(pickle.loads(pickle.dumps(Point(3)))),
+    "inspected": [len(dataclasses.fields(Point)), sorted(typing.get_type_hints(Point))],
+    "source": inspect.getsource(Point),
+    "collects": gc.isenabled(),
+    "freezes": gc.get_freeze_count() > 100_000,
+    "hooked": "megatron_resume.auto" in modules,
+    "printers": sorted({"rich", "yaml"} & modules),
+}))
+"""
+ARGUMENTS = ("a", "-b", "--help", "--", "--json", "run")
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What a script sees: under plain Python, and under ours."""
+    folder = tmp_path_factory.mktemp("seen")
+    path = script(folder, TELLS_WHAT_IT_SEES)
     path.with_name("beside.py").write_text("x = 7\n")
-    assert call(RUN, path, cwd=tmp_path).stdout == "7\n"
+    done = {name: call(how, path, *ARGUMENTS, cwd=folder) for name, how in (("plain", PLAIN), ("ours", RUN))}
+    assert [one.returncode for one in done.values()] == [0, 0], done
+    return {name: json.loads(one.stdout) for name, one in done.items()}
 
 
-def test_the_hooks_are_installed_before_the_first_line(tmp_path: Path) -> None:
-    path = script(tmp_path, "import sys; print('megatron_resume.auto' in sys.modules)\n")
-    assert call(RUN, path).stdout == "True\n"
+@pytest.mark.parametrize("what", ["names", "arguments", "beside", "pickled", "inspected", "source", "collects"])
+def test_the_script_sees_what_python_would_show_it(seen: dict[str, dict[str, Any]], what: str) -> None:
+    assert seen["ours"][what] == seen["plain"][what]
+    assert seen["ours"][what]
 
 
-def test_garbage_is_collected_as_ever_but_not_looked_for_in_torch(tmp_path: Path) -> None:
-    path = script(tmp_path, "import gc; print(gc.isenabled(), gc.get_freeze_count() > 100_000)\n")
-    assert call(PLAIN, path).stdout == "True False\n"
-    assert call(RUN, path).stdout == "True True\n"
+def test_all_arguments_go_to_the_script_even_help(seen: dict[str, dict[str, Any]]) -> None:
+    assert tuple(seen["ours"]["arguments"][1:]) == ARGUMENTS
+
+
+def test_a_module_beside_the_script_is_found(seen: dict[str, dict[str, Any]]) -> None:
+    assert seen["ours"]["beside"] == 7
+
+
+def test_the_hooks_are_installed_before_the_first_line(seen: dict[str, dict[str, Any]]) -> None:
+    assert (seen["plain"]["hooked"], seen["ours"]["hooked"]) == (False, True)
+
+
+def test_garbage_is_collected_as_ever_but_not_looked_for_in_torch(seen: dict[str, dict[str, Any]]) -> None:
+    assert (seen["plain"]["collects"], seen["plain"]["freezes"]) == (True, False)
+    assert (seen["ours"]["collects"], seen["ours"]["freezes"]) == (True, True)
+
+
+def test_a_rank_does_not_import_what_only_prints(seen: dict[str, dict[str, Any]]) -> None:
+    assert seen["ours"]["printers"] == []
+
+
+def test_what_the_script_defines_can_be_pickled_and_inspected(seen: dict[str, dict[str, Any]]) -> None:
+    assert seen["ours"]["pickled"] == "Point(x=3, near=None)"
+    assert seen["ours"]["inspected"] == [2, ["near", "unit", "x"]]
+    assert seen["ours"]["source"].count("Point") == 2
 
 
 def test_the_exit_code_of_the_script_is_ours(tmp_path: Path) -> None:
@@ -98,27 +143,6 @@ def test_a_spawned_helper_of_a_guarded_script_gets_what_the_script_defines(comma
     ours = call(command, path).stdout
     assert ours == call(PLAIN, path).stdout
     assert "works" in ours
-
-
-def test_what_the_script_defines_can_be_pickled_and_inspected(tmp_path: Path) -> None:
-    text = (
-        "from __future__ import annotations\n"
-        "import dataclasses, inspect, pickle, typing\n"
-        "@dataclasses.dataclass\n"
-        "class Point:\n"
-        "    x: int\n"
-        "    near: Point | None = None\n"
-        "    unit: typing.ClassVar[int] = 1\n"
-        "print(pickle.loads(pickle.dumps(Point(3))), len(dataclasses.fields(Point)))\n"
-        "print(sorted(typing.get_type_hints(Point)), inspect.getsource(Point).count('Point'))\n"
-    )
-    path = script(tmp_path, text)
-    assert call(RUN, path).stdout == call(PLAIN, path).stdout != ""
-
-
-def test_a_rank_does_not_import_what_only_prints(tmp_path: Path) -> None:
-    path = script(tmp_path, "import sys; print(sorted({'rich', 'yaml'} & set(sys.modules)))\n")
-    assert call(RUN, path).stdout == "[]\n"
 
 
 def test_it_works_under_torchrun(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from support.pool import Pool, run
 
 ROOT = Path(__file__).resolve().parents[2]
 (CODE, *_) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
@@ -20,37 +21,31 @@ Drawn = dict[int, list[str]]  # prompts by episode
 class Example:
     """The example in a folder of its own, where a Megatron would raise when it is imported."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, pool: Pool, folder: Path) -> None:
+        self.pool, self.folder = pool, folder
         (folder / "megatron").mkdir()
         (folder / "megatron" / "__init__.py").write_text("raise ImportError('the example needs no Megatron')\n")
         (folder / "prompts.jsonl").write_text("".join(f'{{"prompt": "number {row}"}}\n' for row in range(100)))
 
-    def start(self, code: str = CODE) -> subprocess.Popen[str]:
-        (self.folder / "train.py").write_text(code)
-        return subprocess.Popen(
-            [sys.executable, "-u", "train.py"],
-            cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(self.folder / "cache")},
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, code: str = CODE) -> subprocess.CompletedProcess[str]:
+        script = self.folder / "train.py"
+        script.write_text(code)
+        environ = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(self.folder / "cache")}
+        return run(self.pool, script, environ=environ, cwd=self.folder)
 
     def run(self, code: str = CODE) -> Drawn:
-        process = self.start(code)
-        out, _ = process.communicate()
-        assert process.returncode == 0
-        return drawn(out.splitlines())
+        done = self.start(code)
+        assert done.returncode == 0, done.stderr
+        return drawn(done.stdout.splitlines())
 
     def run_until_killed(self, in_episode: int) -> Drawn:
         """Dies, with its workers, when it has drawn the first batch of that episode."""
         drawing = "print(episode, batch)"
         assert drawing in CODE
-        process = self.start(CODE.replace(drawing, f"{drawing}; episode == {in_episode} and os.killpg(0, 9)"))
-        out, _ = process.communicate()
-        assert process.returncode == -signal.SIGKILL
-        return drawn(out.splitlines())
+        dies = f"print(episode, batch, flush=True); episode == {in_episode} and os.killpg(0, 9)"
+        done = self.start(CODE.replace(drawing, dies))
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        return drawn(done.stdout.splitlines())
 
 
 def drawn(lines: list[str]) -> Drawn:
@@ -62,13 +57,13 @@ def drawn(lines: list[str]) -> Drawn:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
-    return Example(tmp_path_factory.mktemp("undisturbed")).run()
+def undisturbed(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Drawn:
+    return Example(pool, tmp_path_factory.mktemp("undisturbed")).run()
 
 
 @pytest.fixture
-def example(tmp_path: Path) -> Example:
-    return Example(tmp_path)
+def example(pool: Pool, tmp_path: Path) -> Example:
+    return Example(pool, tmp_path)
 
 
 def test_it_has_twenty_lines() -> None:
@@ -99,6 +94,4 @@ def test_a_file_with_other_prompts_is_refused(example: Example) -> None:
     example.run_until_killed(in_episode=1)
     file = example.folder / "prompts.jsonl"
     file.write_text(file.read_text().replace("number 7", "nombre 7"))
-    process = example.start()
-    process.communicate()
-    assert process.returncode != 0
+    assert example.start().returncode != 0

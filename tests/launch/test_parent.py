@@ -26,13 +26,6 @@ def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     end_all(made)
 
 
-def test_after_the_death_of_a_rank_the_job_finishes(launched: Callable[..., Launched]) -> None:
-    job = launched("rank killed")
-    assert job.end()[0] == 0
-    assert job.ranks_done == ["done0", "done1"]
-    assert len(job.pids) == 4
-
-
 def test_after_the_death_of_the_agent_the_job_finishes(launched: Callable[..., Launched]) -> None:
     job = launched("agent killed")
     code, out = job.end()
@@ -58,10 +51,13 @@ def test_without_an_output_the_code_is_that_of_the_job(tmp_path: Path) -> None:
     assert ended.returncode == 78, ended.stderr
 
 
-def test_what_a_dead_rank_leaves_behind_is_ended_while_the_job_goes_on(launched: Callable[..., Launched]) -> None:
+def test_after_the_death_of_a_rank_the_job_finishes_and_what_it_left_behind_is_ended_meanwhile(
+    launched: Callable[..., Launched],
+) -> None:
     job = launched("leaves")
     code, out = job.end()
     assert (code, job.ranks_done) == (0, ["done0", "done1"]), out
+    assert len(job.pids) == 4
     assert job.nobody_lives()
 
 

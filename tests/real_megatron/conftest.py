@@ -1,25 +1,18 @@
-"""One job server and one undisturbed run of each shape, shared by all tests of this folder."""
+"""One undisturbed run of each shape, shared by all tests of this folder and all workers of the test run."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.runs import SHAPES, Run, Server, undisturbed_runs
+from support.runs import SHAPES, Run, Server, once, undisturbed_runs
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("server") / "server.log")
-    yield started
-    started.close()
-
-
-@pytest.fixture(scope="session")
-def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+def undisturbed(server: Server, shared_folder: Path) -> Callable[[str], Run]:
     """The run of a shape that nobody disturbed; it also made the frozen models that all others share."""
-    return undisturbed_runs(server, tmp_path_factory)
+    return undisturbed_runs(server, shared_folder)
 
 
 @pytest.fixture
@@ -35,12 +28,12 @@ def new_run(server: Server, undisturbed: Callable[[str], Run], tmp_path: Path) -
 
 
 @pytest.fixture(scope="session")
-def interrupted(server: Server, undisturbed: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def interrupted(server: Server, undisturbed: Callable[[str], Run], shared_folder: Path) -> Run:
     """A dp 2 run that was killed between the saves of its second episode; copy it, do not start it."""
     frozen = undisturbed("dp2").output / "checkpoints"
     loads = ("--reference-load", str(frozen / "reference"), "--reward-load", str(frozen / "reward"))
-    run = Run(server, tmp_path_factory.mktemp("interrupted") / "run", loads)
-    run.killed("save.begin@value:2")
+    run = Run(server, shared_folder / "interrupted", loads)
+    once(run.output, lambda: run.killed("save.begin@value:2"))
     return run
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from megatron_resume.config import KEYS
 from support.job_on_disk import JobOnDisk
+from support.pool import Pool
 from support.probes import PROBE, changes, check_every_order_of_imports
 from support.runs import Server, megatron_flags
 
@@ -42,8 +43,8 @@ def saved(tmp_path: Path) -> JobOnDisk:
     return job
 
 
-def test_hooks_act_alike_whether_installed_before_between_or_after_the_imports(saved: JobOnDisk) -> None:
-    check_every_order_of_imports(saved, None)
+def test_hooks_act_alike_whether_installed_before_between_or_after_the_imports(pool: Pool, saved: JobOnDisk) -> None:
+    check_every_order_of_imports(pool, saved)
 
 
 OF_ANOTHER_VERSION = """

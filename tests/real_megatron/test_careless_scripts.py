@@ -26,7 +26,7 @@ def tracker(run: Run, role: str) -> Path:
 
 def test_a_save_that_failed_may_be_repeated(new_run: Callable[..., Run], undisturbed: Callable[[str], Run]) -> None:
     run = new_run()
-    ended = run.tampered("a_save_fails_and_is_repeated")
+    ended = run.tampered("failures.a_save_fails_and_is_repeated")
     assert ended.code == 0, ended.log[-4000:]
     assert "saved already" not in ended.log
     assert run.status()["point"] == {"iteration": 6, "attempt": 1}
@@ -63,7 +63,7 @@ def test_a_frozen_model_that_vanished_is_not_replaced_by_random_weights(with_own
     run = with_own_frozen_models
     tracker(run, "reward").unlink()
     trace = run.trace()
-    ended = run.tampered("does_not_look_for_checkpoints")
+    ended = run.tampered("loads.does_not_look_for_checkpoints")
     assert ended.refused_with == 65
     assert "Megatron would use random weights" in ended.log
     assert run.trace() == trace
@@ -72,9 +72,9 @@ def test_a_frozen_model_that_vanished_is_not_replaced_by_random_weights(with_own
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
-        ("names_no_role", "get_args() names no role"),
-        ("asks_too_early", "progress() was called before Megatron parsed its arguments"),
-        ("own_train_step_forgets_to_load_value", "value trains, but was never loaded"),
+        ("arguments.names_no_role", "get_args() names no role"),
+        ("arguments.asks_too_early", "progress() was called before Megatron parsed its arguments"),
+        ("train_steps.own_train_step_forgets_to_load_value", "value trains, but was never loaded"),
     ],
 )
 def test_a_mistake_is_named_before_it_costs_anything(copy_of_interrupted: Run, mistake: str, message: str) -> None:
@@ -91,7 +91,7 @@ def test_a_mistake_is_named_before_it_costs_anything(copy_of_interrupted: Run, m
 
 def test_mid_episode_is_noticed_also_without_megatrons_train_step(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    ended = run.tampered("own_train_step_saves_before_advance")
+    ended = run.tampered("train_steps.own_train_step_saves_before_advance")
     assert ended.code == 0, ended.log[-4000:]
     assert "will not be committed: episode 0 is not done" in ended.log
     assert run.status()["outcome"] == "fresh"
@@ -101,7 +101,7 @@ def test_a_save_folder_whose_name_was_taken_away_ends_the_run_before_it_saves_el
     new_run: Callable[..., Run],
 ) -> None:
     run = new_run()
-    ended = run.tampered("another_start_takes_the_names_and_withdraws")
+    ended = run.tampered("writers.another_start_takes_the_names_and_withdraws")
     assert run.status()["passed_over"] == []
     assert ended.code == 203, ended.log[-4000:]
     assert "policy.save is no link to" in ended.log
@@ -111,7 +111,7 @@ def test_a_save_folder_whose_name_was_taken_away_ends_the_run_before_it_saves_el
 
 def test_a_role_that_is_never_saved_is_said_to_be_missing(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    ended = run.tampered("saves_value_never")
+    ended = run.tampered("saves.saves_value_never")
     assert (
         "iteration 2 of attempt 1 was not committed when policy of iteration 4 was saved: value, data not" in ended.log
     )
@@ -122,7 +122,7 @@ def test_copies_saved_elsewhere_and_saves_not_to_keep_are_left_alone(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
     run = new_run()
-    ended = run.tampered("saves_copies_too", crash="train_step@policy:6")
+    ended = run.tampered("saves.saves_copies_too", crash="train_step@policy:6")
     assert "policy of iteration 0 is saved by Megatron alone and will not be committed" in ended.log
     assert "crash point train_step@policy" in ended.log, ended.log[-4000:]
     assert run.status()["point"] == {"iteration": 4, "attempt": 1}
@@ -133,7 +133,7 @@ def test_copies_saved_elsewhere_and_saves_not_to_keep_are_left_alone(
 
 def test_saves_of_roles_that_were_not_loaded_are_committed_while_the_process_ends(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    ended = run.tampered("loads_nothing_and_commits_at_the_end")
+    ended = run.tampered("loads.loads_nothing_and_commits_at_the_end")
     assert ended.code == 0, ended.log[-4000:]
     assert run.status()["point"] == {"iteration": 6, "attempt": 1}
 
@@ -142,7 +142,7 @@ def test_saves_of_roles_that_were_not_loaded_are_committed_while_the_process_end
 def test_a_loop_that_sums_no_gradients_is_told_once_for_each_role(
     new_run: Callable[..., Run], shape: str, times: int
 ) -> None:
-    ended = new_run(shape).tampered("sums_no_gradients", episodes=1)
+    ended = new_run(shape).tampered("train_steps.sums_no_gradients", episodes=1)
     for role in ("policy", "value"):
         told = f"{role}: gradients are not summed over its 2 data parallel ranks"
         lines = [line for line in ended.log.splitlines() if told in line]

@@ -65,7 +65,7 @@ def test_what_megatron_cannot_load_is_refused_before_anything_changes(copy_of_in
 @pytest.mark.slow
 @pytest.mark.parametrize("what", REFUSED)
 def test_megatron_fails_with_what_is_refused(copy_of_interrupted: Run, what: str) -> None:
-    ended = copy_of_interrupted.tampered("compares_no_configuration", *REFUSED[what][0])
+    ended = copy_of_interrupted.tampered("arguments.compares_no_configuration", *REFUSED[what][0])
     assert ended.code not in (0, 78)
     assert "in load_checkpoint" in ended.log, "of the traceback"
     assert "start refused" not in ended.log
@@ -116,7 +116,7 @@ def test_the_same_command_shows_nothing(copy_of_interrupted: Run) -> None:
 
 
 def test_a_checkout_of_megatron_has_a_version_too(copy_of_interrupted: Run) -> None:
-    ended = copy_of_interrupted.tampered("megatron_is_a_checkout")
+    ended = copy_of_interrupted.tampered("installed.megatron_is_a_checkout")
     assert (ended.code, ANOTHER in ended.log) == (0, False), ended.log[-4000:]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.runs import TAMPERED, Ended, Run, assert_identical
+from support.runs import Ended, Run, assert_identical
 
 POLICY = "MEGATRON_RESUME_POLICY"
 
@@ -59,20 +59,20 @@ def lines(ended: Ended) -> list[str]:
 def test_each_train_step_is_a_line_under_a_policy_or_where_asked_for(
     new_run: Callable[..., Run], env: dict[str, str]
 ) -> None:
-    ended = new_run().start(script=TAMPERED, env={"TAMPER": "steps_take_a_second", **env}, episodes=2)
+    ended = new_run().start(tamper="train_steps.steps_take_longer_than_lines_are_apart", env=env, episodes=2)
     assert ended.code == 0, ended.log[-4000:]
     assert {"iteration 1, episode 0", "iteration 2, episode 0", "iteration 3, episode 1"} <= set(lines(ended))
 
 
 @pytest.mark.parametrize("env", [{}, {POLICY: "{}", "MEGATRON_RESUME_PROGRESS_LINES": "0"}], ids=["else", "refused"])
 def test_nobody_else_gets_a_line(new_run: Callable[..., Run], env: dict[str, str]) -> None:
-    ended = new_run().start(script=TAMPERED, env={"TAMPER": "steps_take_a_second", **env}, episodes=2)
+    ended = new_run().start(tamper="train_steps.steps_take_longer_than_lines_are_apart", env=env, episodes=2)
     assert (ended.code, lines(ended)) == (0, []), ended.log[-4000:]
 
 
 def test_no_line_is_written_once_a_rank_is_found_stuck(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    env: dict[str, str | None] = {"TAMPER": "steps_take_a_second", POLICY: "{}", "STUCK": str(run.data_checkpoint)}
-    ended = run.start(script=TAMPERED, env=env, episodes=2)
+    env: dict[str, str | None] = {POLICY: "{}", "STUCK": str(run.data_checkpoint)}
+    ended = run.start(tamper="train_steps.steps_take_longer_than_lines_are_apart", env=env, episodes=2)
     assert ended.code == 0, ended.log[-4000:]
     assert set(lines(ended)) == {"iteration 1, episode 0"}, ended.log[-4000:]

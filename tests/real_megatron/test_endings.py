@@ -31,7 +31,7 @@ def test_a_run_that_fails_is_killed_and_finishes_says_so(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
     run = new_run()
-    ended = run.tampered("fails_in_the_second_episode")
+    ended = run.tampered("failures.fails_in_the_second_episode")
     assert ended.code == 1
     assert "RuntimeError: the network is down" in ended.log
     run.killed("event.end@committed")  # of iteration 4
@@ -47,7 +47,7 @@ def test_a_run_that_fails_is_killed_and_finishes_says_so(
 
 def test_an_error_of_ours_is_recorded_with_its_exit_code(copy_of_interrupted: Run) -> None:
     run = copy_of_interrupted
-    ended = run.tampered("schedule_replayed")
+    ended = run.tampered("restored_state.schedule_replayed")
     assert ended.refused_with == 65
     last, says = ends(run)[-1]
     assert last is None
@@ -58,7 +58,7 @@ def test_events_that_cannot_be_written_are_a_warning_and_change_nothing(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
     run = new_run()
-    ended = run.tampered("events_cannot_be_written")
+    ended = run.tampered("storage.events_cannot_be_written")
     assert ended.code == 0, ended.log[-4000:]
     assert (
         ended.log.count("policy.events.jsonl cannot be written: No such device or address") == 5

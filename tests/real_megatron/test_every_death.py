@@ -110,7 +110,7 @@ def test_killed_while_recording_that_it_failed(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run], step: str
 ) -> None:
     run = new_run()
-    ended = run.tampered("fails_in_the_second_episode", crash=f"{step}@failed")
+    ended = run.tampered("failures.fails_in_the_second_episode", crash=f"{step}@failed")
     assert -9 in ended.codes, ended.log[-6000:]
     run.finish()
     assert_identical(run, undisturbed("dp2"))

@@ -7,16 +7,7 @@ import pytest
 
 from megatron_resume.checkpoint.layout import PointName
 from support.job_on_disk import contents
-from support.runs import (
-    ASYNC,
-    EPISODES,
-    ITERATIONS_PER_EPISODE,
-    SYNC,
-    TAMPERED,
-    Run,
-    assert_identical,
-    killed_in_its_second_save,
-)
+from support.runs import ASYNC, EPISODES, ITERATIONS_PER_EPISODE, SYNC, Run, assert_identical, killed_in_its_second_save
 
 
 @pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
@@ -46,7 +37,7 @@ def test_killed_twice_and_resumed_a_run_is_identical_to_the_undisturbed_one(
 def test_the_same_command_resumes_a_copied_run_identically(
     copy_of_interrupted: Run, undisturbed: Callable[[str], Run]
 ) -> None:
-    copy_of_interrupted.finish(script=TAMPERED, env={"TAMPER": "nothing"})
+    copy_of_interrupted.finish(tamper="restored_state.nothing")
     assert_identical(copy_of_interrupted, undisturbed("dp2"))
 
 
@@ -56,7 +47,7 @@ def test_leaving_out_any_one_restored_thing_would_be_seen(
 ) -> None:
     run = copy_of_interrupted
     before_the_kill = run.trace()[:ITERATIONS_PER_EPISODE]
-    run.finish(script=TAMPERED, env={"TAMPER": left_out})
+    run.finish(tamper=f"restored_state.{left_out}")
     trace, reference = run.trace(), undisturbed("dp2").trace()
     assert trace[:ITERATIONS_PER_EPISODE] == before_the_kill == reference[:ITERATIONS_PER_EPISODE]
     assert trace[ITERATIONS_PER_EPISODE:] != reference[ITERATIONS_PER_EPISODE:]
@@ -96,7 +87,7 @@ def test_curves_tell_how_the_job_fares(new_run: Callable[..., Run]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = new_run("dp2", "--resume-lease-time", "1")  # so that leases are renewed while it lives
-    run.tampered("rests_before_its_second_save", crash="save.begin@policy:2")
+    run.tampered("saves.rests_before_its_second_save", crash="save.begin@policy:2")
     run.finish()
     events = EventAccumulator(str(run.output / "tensorboard"))
     events.Reload()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.runs import SHAPES, TAMPERED, TP2, Run, Server, assert_identical
+from support.runs import SHAPES, TP2, Run, Server, assert_identical
 
 TORCH = ("--ckpt-format", "torch")
 DISTRIBUTED = ("--use-distributed-optimizer",)
@@ -36,9 +36,9 @@ def test_the_legacy_format_resumes_exactly(make: Callable[..., Run], shape: tupl
 def test_legacy_shards_of_the_distributed_optimizer_are_those_of_the_point(make: Callable[..., Run]) -> None:
     """Megatron takes them from where the tracker points, whatever --ckpt-step says."""
     undisturbed, run = make("undisturbed", *DISTRIBUTED), make("run", *DISTRIBUTED)
-    tamper = {"script": TAMPERED, "env": {"TAMPER": "adam_without_step"}}
-    undisturbed.finish(**tamper)
-    kill_and_finish(run, **tamper)
+    tamper = "installed.adam_without_step"
+    undisturbed.finish(tamper=tamper)
+    kill_and_finish(run, tamper=tamper)
     assert_identical(run, undisturbed)
 
 
@@ -71,7 +71,6 @@ def test_what_megatron_could_not_load_again_is_refused_before_anything_is_made(
 @pytest.mark.parametrize("what", REFUSED)
 def test_that_refusal_is_right(make: Callable[..., Run], what: str) -> None:
     run = make("run", *REFUSED[what][0])
-    trusting = {"script": TAMPERED, "env": {"TAMPER": "trusts_every_format"}}
-    run.finish(**trusting)
-    ended = run.start(**trusting)
+    run.finish(tamper="installed.trusts_every_format")
+    ended = run.tampered("installed.trusts_every_format")
     assert "KeyError: 'step'" in ended.log

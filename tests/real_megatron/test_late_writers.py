@@ -11,7 +11,7 @@ import pytest
 
 from support import job_processes
 from support.job_on_disk import contents
-from support.runs import ASYNC, TAMPERED, Ended, Run, Server, assert_identical
+from support.runs import ASYNC, Ended, Run, Server, assert_identical
 
 PATIENCE_S = 120
 
@@ -54,7 +54,7 @@ def held(tmp_path: Path) -> Iterator[Held]:
 
 
 def environment(tmp_path: Path) -> dict[str, str | None]:
-    return {"TAMPER": "holds_a_writer", "HELD": str(tmp_path / "held")}
+    return {"HELD": str(tmp_path / "held")}
 
 
 def models_and_points(run: Run) -> object:
@@ -67,7 +67,7 @@ def test_an_orphaned_checkpoint_worker_does_not_reach_the_next_attempts_models(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run], held: Held, tmp_path: Path
 ) -> None:
     run = new_run("dp2", *ASYNC)
-    run.killed("save.begin@value:2", script=TAMPERED, env=environment(tmp_path))
+    run.killed("save.begin@value:2", tamper="writers.holds_a_writer", env=environment(tmp_path))
     held.wait()
     run.finish()
     before = models_and_points(run)
@@ -78,14 +78,14 @@ def test_an_orphaned_checkpoint_worker_does_not_reach_the_next_attempts_models(
 
 
 def test_a_rank_that_was_taken_for_dead_ends_when_it_wakes(
-    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], held: Held, tmp_path: Path
+    server: Server, new_run: Callable[..., Run], undisturbed: Callable[[str], Run], held: Held, tmp_path: Path
 ) -> None:
     run = new_run("dp2")
-    other_machine = Server(tmp_path / "server.log")
+    other_machine = server.another()
     late = Run(other_machine, run.output, run.flags)
     ends: list[Ended] = []
     thread = threading.Thread(
-        target=lambda: ends.append(late.start(script=TAMPERED, env=environment(tmp_path))), daemon=True
+        target=lambda: ends.append(late.start(tamper="writers.holds_a_writer", env=environment(tmp_path))), daemon=True
     )
     thread.start()
     try:

@@ -30,21 +30,21 @@ class Launched:
         run: Run,
         at: str,
         flags: tuple[str, ...],
-        script: Path = TAMPERED,
+        tamper: str | None = "sigterm.tells_where_it_is",
         episodes: int = EPISODES,
-        tamper: str = "tells_where_it_is",
     ) -> None:
         self.at = run.output.parent / "there"
         self.at.mkdir()
-        command = [sys.executable, "-m", "megatron_resume", "launch", "--nproc-per-node", "2", "--", str(script)]
+        command = [sys.executable, "-m", "megatron_resume", "launch", "--nproc-per-node", "2", "--"]
+        script = [str(ENTRY)] if tamper is None else [str(TAMPERED), tamper]
         arguments = [*run.arguments(), *SMALL, "--num-episodes", str(episodes), *run.flags, *flags]
         self.log = run.output.parent / "launch.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [*command, *arguments],
+                [*command, *script, *arguments],
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "TAMPER": tamper, "TOLD_AT": at, "THERE": str(self.at)},
+                env={**os.environ, "TOLD_AT": at, "THERE": str(self.at)},
                 start_new_session=True,
             )
 
@@ -112,7 +112,7 @@ def test_workers_of_an_asynchronous_save_outlive_the_signal_that_torchrun_sends_
 ) -> None:
     run = new_run("dp2", *ASYNC)
     run.output.mkdir()
-    job = launched(run, "", (), ENTRY, 100)
+    job = launched(run, "", (), tamper=None, episodes=100)
     until(lambda: list(run.data_checkpoint.glob("*/COMMITTED")), job)
     job.process.send_signal(signal.SIGTERM)
     assert job.process.wait(300) == STOPPED, job.log.read_text()[-8000:]
@@ -126,7 +126,7 @@ def test_data_workers_do_too_so_that_the_loop_comes_to_its_last_save(
 ) -> None:
     run = new_run()
     run.output.mkdir()
-    job = launched(run, "train", RARE, tamper="draws_with_workers_and_tells")
+    job = launched(run, "train", RARE, tamper="sigterm.draws_with_workers_and_tells")
     assert job.tell("launch") == STOPPED, job.log.read_text()[-8000:]
     assert is_free(next(lives(run.data_checkpoint)))
     run.finish()

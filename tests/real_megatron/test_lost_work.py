@@ -70,7 +70,7 @@ def test_a_pickle_of_somebody_else_runs_no_code(beset: Run) -> None:
 def saved_again(interrupted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose script saves everything twice, and which Megatron was to tidy up."""
     run = Run(interrupted.server, tmp_path_factory.mktemp("saved_again") / "run", interrupted.flags)
-    ended = run.tampered("saves_twice", "--save-retain-interval", "100", crash="save.begin@policy:3")
+    ended = run.tampered("saves.saves_twice", "--save-retain-interval", "100", crash="save.begin@policy:3")
     assert "crash point save.begin@policy" in ended.log, ended.log[-4000:]
     return run
 
@@ -114,7 +114,7 @@ def test_trained_on_after_a_roll_back_the_abandoned_line_is_never_taken(
 def test_a_loop_that_starts_at_0_is_stopped_at_its_first_save(copy_of_interrupted: Run) -> None:
     run = copy_of_interrupted
     models = contents(run.output / "checkpoints" / "policy" / "iter_0000002")
-    ended = run.tampered("loop_starts_at_0")
+    ended = run.tampered("loop_order.loop_starts_at_0")
     assert ended.refused_with == 78
     assert "policy is to be saved at iteration 2, but this run continued from 2" in ended.log
     assert contents(run.output / "checkpoints" / "policy" / "iter_0000002") == models
@@ -125,11 +125,11 @@ def test_state_is_global_a_run_of_one_rank_goes_on_where_two_ranks_stopped(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
     run = new_run()
-    run.tampered("tracks_its_rows", crash="save.begin@value:2")
+    run.tampered("data_order.tracks_its_rows", crash="save.begin@value:2")
     names = set(os.listdir(run.data_checkpoint / FIRST.folder))
     assert names == {"policy.json", "value.json", "data.json", "data.safetensors", COMMITTED}, "none is of one rank"
     run.num_ranks = 1
-    ended = run.tampered("tracks_its_rows")
+    ended = run.tampered("data_order.tracks_its_rows")
     assert ended.code == 0, ended.log[-4000:]
     assert "begins at row 16 " in ended.line("begins at row")
     assert "episode=1, iteration=2, consumed_samples=16" in ended.line("begins at row")

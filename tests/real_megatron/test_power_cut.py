@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from support.runs import TAMPERED, Run
+from support.runs import Run
 
 
 def test_a_power_cut_after_a_commit_loses_nothing_of_the_point(new_run: Callable[..., Run]) -> None:
     run = new_run()
     noted = run.output.parent / "durable.jsonl"
-    run.finish(episodes=1, script=TAMPERED, env={"TAMPER": "notes_what_is_durable", "DURABLE": str(noted)})
+    run.finish(episodes=1, tamper="storage.notes_what_is_durable", env={"DURABLE": str(noted)})
     durable = dict(json.loads(line) for line in noted.read_text().splitlines())
     start = [run.data_checkpoint / "attempts" / "0001" / "start.json"]
     point = list((run.data_checkpoint / "iter_0000002.a0001").iterdir())

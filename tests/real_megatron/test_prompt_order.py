@@ -107,7 +107,7 @@ def test_an_argument_that_would_change_the_order_is_refused(copy_of_interrupted:
 def test_another_order_behind_the_same_arguments_is_seen_by_its_proof(copy_of_interrupted: Run) -> None:
     """As where a release of this package would draw otherwise."""
     run = copy_of_interrupted
-    ended = run.tampered("draws_in_another_order")
+    ended = run.tampered("data_order.draws_in_another_order")
     assert ended.refused_with == 78, ended.log[-4000:]
     assert "the order of 'prompts' is not the one that was saved" in ended.log
 
@@ -124,7 +124,7 @@ def test_a_loop_that_draws_prompts_and_never_counts_them_is_stopped_at_its_first
     new_run: Callable[..., Run],
 ) -> None:
     run = new_run()
-    ended = run.tampered("draws_and_never_counts")
+    ended = run.tampered("data_order.draws_and_never_counts")
     assert ended.refused_with == 78, ended.log[-4000:]
     assert "until iteration 2 nobody counted a sample of 'prompts'" in ended.log
     assert "megatron_resume.advance(samples=...)" in ended.log
@@ -143,12 +143,12 @@ def loader_drew(run: Run) -> dict[int, list[int]]:
 
 def test_a_stateful_data_loader_goes_on_at_each_rank(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    run.tampered("draws_from_a_loader", crash="save.begin@value:2")
-    assert run.tampered("draws_from_a_loader").code == 0
+    run.tampered("data_order.draws_from_a_loader", crash="save.begin@value:2")
+    assert run.tampered("data_order.draws_from_a_loader").code == 0
     share = EPISODES * PER_EPISODE // 2
     expected: dict[int, Any] = {rank: list(range(rank * 100, rank * 100 + share)) for rank in range(2)}
     assert loader_drew(run) == expected
     run.num_ranks = 1
-    ended = run.tampered("draws_from_a_loader")
+    ended = run.tampered("data_order.draws_from_a_loader")
     assert ended.refused_with == 78
     assert "the position of each of 2 data-parallel ranks, and this run has 1" in ended.log

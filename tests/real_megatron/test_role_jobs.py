@@ -20,9 +20,9 @@ RANKS = {"policy": 2, "value": 1}
 
 
 @pytest.fixture(scope="module")
-def servers(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+def servers(server: Server) -> Iterator[dict[str, Server]]:
     """One for each role, since a server runs one job at a time."""
-    second = Server(tmp_path_factory.mktemp("second") / "server.log")
+    second = server.another()
     yield {"policy": server, "value": second}
     second.close()
 

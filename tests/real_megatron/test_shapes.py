@@ -9,7 +9,7 @@ import pytest
 
 from support.drawn import PER_EPISODE, drawn, episodes
 from support.job_on_disk import contents
-from support.runs import EPISODES, ITERATIONS_PER_EPISODE, TAMPERED, TP2, Run, Server
+from support.runs import EPISODES, ITERATIONS_PER_EPISODE, TP2, Run, Server
 
 
 class Shape(NamedTuple):
@@ -33,7 +33,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "legacy": ("--ckpt-format", "torch"),
 }
 # Without Transformer Engine and Apex Megatron cannot load this, in any shape; so their Adam is imitated.
-OPTIONS: dict[str, dict[str, Any]] = {"reshardable": {"script": TAMPERED, "env": {"TAMPER": "adam_without_step"}}}
+OPTIONS: dict[str, dict[str, Any]] = {"reshardable": {"tamper": "installed.adam_without_step"}}
 EVERY = [(before, after, kind) for kind in KINDS for before in SHAPES for after in SHAPES if before != after]
 DIVIDED = {c for c in EVERY if {"tp2", "pp2"} & set(c[:2])}  # the model itself, before or after
 # Of the distributed optimizer Megatron can load what was saved with another division of the model only on request.
@@ -114,7 +114,7 @@ def test_megatron_fails_with_what_is_refused(copied: Make, case: tuple[str, str,
     before, after, kind = case
     run = copied(before, kind)
     run.num_ranks = SHAPES[after].num_ranks
-    ended = run.tampered("compares_no_configuration", *SHAPES[after].flags)
+    ended = run.tampered("arguments.compares_no_configuration", *SHAPES[after].flags)
     assert ended.code not in (0, 78)
     assert "start refused" not in ended.log
 

@@ -7,14 +7,14 @@ import pytest
 
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.resume.budget import is_free
-from support.runs import ASYNC, RARE, SYNC, TAMPERED, Ended, Run, assert_identical
+from support.runs import ASYNC, RARE, SYNC, Ended, Run, assert_identical
 
 STOPPED, SIGTERM = 202, -15
 
 
 def told(run: Run, at: str, ranks: str, **env: str) -> Ended:
     """Start a run in which SIGTERM comes to some ranks."""
-    ended = run.start(script=TAMPERED, env={"TAMPER": "is_told_to_end", "TOLD_AT": at, "TOLD": ranks, **env})
+    ended = run.start(tamper="sigterm.is_told_to_end", env={"TOLD_AT": at, "TOLD": ranks, **env})
     assert not ended.timed_out, ended.log[-6000:]
     return ended
 
@@ -95,7 +95,7 @@ def test_a_rank_whose_launcher_ends_it_because_another_failed_ends_at_once_as_ev
     new_run: Callable[..., Run],
 ) -> None:
     run = new_run("dp2", *RARE)
-    ended = run.tampered("sleeps_while_another_fails")
+    ended = run.tampered("failures.sleeps_while_another_fails")
     assert ended.code == 7, ended.log[-6000:]
     assert sorted(ended.codes) == [SIGTERM, 7]
     assert "rank 1 failed; this rank is ended with it, and committed points stay" in ended.log

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.runs import TAMPERED, Ended, Run, assert_identical
+from support.runs import Ended, Run, assert_identical
 
 MODELS = 64 << 20  # bytes; a run of three episodes saves about 20 MB a role
 DATA = 1 << 20
@@ -79,5 +79,5 @@ def test_a_run_that_can_commit_nothing_any_more_stops_and_says_why(
 
 def spoiled(run: Run, fault: str, at: Path, **more: str) -> Ended:
     """Start the job on storage that fails while iteration 4 is saved."""
-    env = {"TAMPER": "storage_fails_at_the_second_save", "STORAGE": fault, "AT": str(at), **more}
-    return run.start(script=TAMPERED, env=env)
+    env = {"STORAGE": fault, "AT": str(at), **more}
+    return run.start(tamper="storage.storage_fails_at_the_second_save", env=env)

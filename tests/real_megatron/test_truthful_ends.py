@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from support.job_on_disk import contents
-from support.runs import TAMPERED, Run
+from support.runs import Run
 
 
 def test_with_all_points_damaged_the_start_is_refused_with_65(copy_of_interrupted: Run) -> None:
@@ -50,14 +50,14 @@ def test_what_could_never_be_resumed_is_refused_with_78(
 
 
 def test_a_later_change_of_a_resumed_argument_is_refused_by_name(copy_of_interrupted: Run) -> None:
-    ended = copy_of_interrupted.start(script=TAMPERED, env={"TAMPER": "changes_finetune_late"})
+    ended = copy_of_interrupted.start(tamper="arguments.changes_finetune_late")
     assert ended.refused_with == 78
     assert "needs args.finetune = False, but it is True now" in ended.log
 
 
 def test_a_learning_rate_schedule_that_would_be_replayed_is_seen_before_training(copy_of_interrupted: Run) -> None:
     trace = copy_of_interrupted.trace()
-    ended = copy_of_interrupted.tampered("schedule_replayed")
+    ended = copy_of_interrupted.tampered("restored_state.schedule_replayed")
     assert ended.refused_with == 65
     assert "'scheduler_steps': 32}, but Megatron loaded" in ended.log
     assert copy_of_interrupted.trace() == trace
@@ -65,7 +65,7 @@ def test_a_learning_rate_schedule_that_would_be_replayed_is_seen_before_training
 
 def test_training_a_role_that_was_never_loaded_is_refused(copy_of_interrupted: Run) -> None:
     trace = copy_of_interrupted.trace()
-    ended = copy_of_interrupted.start(script=TAMPERED, env={"TAMPER": "forgets_to_load_value"})
+    ended = copy_of_interrupted.start(tamper="loads.forgets_to_load_value")
     assert ended.refused_with == 78
     assert "value trains, but was never loaded from iteration 2 of attempt 1" in ended.log
     assert copy_of_interrupted.trace() == trace
@@ -106,7 +106,7 @@ def test_rolling_back_goes_on_from_there_once(copy_of_interrupted: Run, undistur
 
 def test_a_save_in_mid_episode_does_not_pretend(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    ended = run.finish(script=TAMPERED, env={"TAMPER": "save_before_advance"})
+    ended = run.finish(tamper="loop_order.save_before_advance")
     assert "will not be committed: episode 0 is not done and its experience is not tracked" in ended.log
     assert run.status()["outcome"] == "fresh"
 
@@ -114,7 +114,7 @@ def test_a_save_in_mid_episode_does_not_pretend(new_run: Callable[..., Run]) -> 
 def test_a_loop_that_saves_in_mid_episode_only_ends_before_all_its_work_hangs_on_no_failure(
     new_run: Callable[..., Run],
 ) -> None:
-    ended = new_run("dp2", "--max-uncommitted-saves", "2").tampered("save_before_advance")
+    ended = new_run("dp2", "--max-uncommitted-saves", "2").tampered("loop_order.save_before_advance")
     assert 78 in ended.codes, ended.log[-4000:]  # rank 0's; the other loses its peer
     told = ended.line("saves came to no resume point")
     assert "(2 in a row; the limit is 2), iteration 4 of attempt 1 because: episode 1 is not done" in told
@@ -122,23 +122,23 @@ def test_a_loop_that_saves_in_mid_episode_only_ends_before_all_its_work_hangs_on
 
 def test_a_save_in_mid_episode_with_its_experience_tracked_is_committed(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    tamper = {"script": TAMPERED, "env": {"TAMPER": "save_before_advance_with_experience"}}
-    run.killed("save.begin@policy:2", **tamper)
+    tamper = "loop_order.save_before_advance_with_experience"
+    run.killed("save.begin@policy:2", tamper=tamper)
     assert run.status()["roles"]["policy"]["episode"] == 0
-    ended = run.start(**tamper)
+    ended = run.start(tamper=tamper)
     assert "experience restored: [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] [0, 1, 2]" in ended.log
     assert "mid_episode=True" in ended.log
 
 
 def test_training_without_ever_saving_is_warned_of_once(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    ended = run.finish(script=TAMPERED, env={"TAMPER": "never_saves"})
+    ended = run.finish(tamper="saves.never_saves")
     assert "not one call of Megatron's save_checkpoint" in ended.line("nothing can be resumed")
 
 
 def test_the_warning_of_a_resumed_job_names_the_point_that_it_still_has(copy_of_interrupted: Run) -> None:
     run = copy_of_interrupted
-    ended = run.finish(script=TAMPERED, env={"TAMPER": "never_saves"})
+    ended = run.finish(tamper="saves.never_saves")
     assert "save_checkpoint: a failure now goes back to iteration 2 of attempt 1 in" in ended.line("not one call of")
 
 

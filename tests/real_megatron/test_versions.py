@@ -5,6 +5,7 @@ makes their folders), and with `MEGATRON_DIR=/path make test-megatron` a checkou
 """
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from support.job_on_disk import JobOnDisk
 from support.megatrons import OTHERS, Megatron
 from support.minimal import check_on_another_megatron
+from support.pool import Pool
 from support.pretraining import MCORE_ASYNC, check_exact_resume, check_fine_tuning, check_reference_of_rl
 from support.probes import check_every_order_of_imports
 from support.runs import (
@@ -46,16 +48,21 @@ def megatron(request: pytest.FixtureRequest) -> Megatron:
 
 
 @pytest.fixture(scope="module")
-def server(megatron: Megatron, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The job server of the whole folder, but with this Megatron."""
-    started = Server(tmp_path_factory.mktemp("server") / "server.log", megatron.environment)
+def pool(megatron: Megatron, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """That of the whole folder, but with this Megatron."""
+    started = Pool(tmp_path_factory.mktemp("pool"), os.getpid(), megatron.environment)
     yield started
     started.close()
 
 
 @pytest.fixture(scope="module")
+def server(pool: Pool) -> Server:
+    return Server(pool)
+
+
+@pytest.fixture(scope="module")
 def undisturbed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
-    return undisturbed_runs(server, tmp_path_factory)
+    return undisturbed_runs(server, tmp_path_factory.mktemp("of_this_megatron"))
 
 
 def test_it_is_this_megatron_that_runs_and_that_is_recorded(server: Server, megatron: Megatron, tmp_path: Path) -> None:
@@ -69,10 +76,10 @@ def test_it_is_this_megatron_that_runs_and_that_is_recorded(server: Server, mega
     assert all(Path(file).is_relative_to(megatron.folder) for file in found["folders"])
 
 
-def test_hooks_act_alike_in_every_order_of_imports(megatron: Megatron, tmp_path: Path) -> None:
+def test_hooks_act_alike_in_every_order_of_imports(pool: Pool, tmp_path: Path) -> None:
     saved = JobOnDisk(tmp_path)
     saved.save(saved.attempt(), 4)
-    check_every_order_of_imports(saved, megatron.environment)
+    check_every_order_of_imports(pool, saved)
 
 
 @pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])

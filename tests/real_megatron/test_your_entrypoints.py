@@ -1,5 +1,6 @@
 """The entrypoints of a Megatron-LM checkout, unedited: `MEGATRON_DIR=/path make test-megatron`."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from support import PROGRAMS
 from support.megatrons import YOURS, Megatron
+from support.pool import Pool
 from support.runs import Server, megatron_flags
 
 ENTRYPOINTS = ("pretrain_gpt.py", "train_rl.py")
@@ -28,9 +30,9 @@ def megatron(request: pytest.FixtureRequest) -> Megatron:
 
 @pytest.fixture(scope="module")
 def server(megatron: Megatron, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    started = Server(tmp_path_factory.mktemp("server") / "server.log", megatron.environment)
-    yield started
-    started.close()
+    pool = Pool(tmp_path_factory.mktemp("server"), os.getpid(), megatron.environment)
+    yield Server(pool)
+    pool.close()
 
 
 @pytest.fixture(params=ENTRYPOINTS)

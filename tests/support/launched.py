@@ -53,7 +53,7 @@ class Launched:
         self.hung, self._token = run.output / "hung", uuid.uuid4().hex
         self.log = run.output / f"launch{len(list(run.output.glob('launch*.log')))}.log"
         (run.output / "policy.yaml").write_text(policy)
-        faults = {"TAMPER": "hangs", "HANG": hang or "", "HUNG": str(self.hung), "HANG_TIMES": str(times)}
+        faults = {"HANG": hang or "", "HUNG": str(self.hung), "HANG_TIMES": str(times)}
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("MEGATRON_RESUME_")},
             **(faults if hang else {}),
@@ -65,7 +65,8 @@ class Launched:
         }
         command = [
             *(sys.executable, "-m", "megatron_resume", "launch", "--nproc-per-node", str(ranks), *flags),
-            *("--policy", str(run.output / "policy.yaml"), "--", str(TAMPERED if hang else ENTRY)),
+            *("--policy", str(run.output / "policy.yaml"), "--"),
+            *([str(TAMPERED), "hangs.rank"] if hang else [str(ENTRY)]),
             *(*arguments(run.output), *SMALL, "--num-episodes", str(episodes), *run.flags),
         ]
         with self.log.open("wb") as log:

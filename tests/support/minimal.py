@@ -26,11 +26,11 @@ def arguments(folder: Path) -> list[str]:
     return [*ours, *FLAGS.split()]
 
 
-def torchrun(folder: Path, crash: str = "") -> tuple[int, str]:
+def torchrun(folder: Path) -> tuple[int, str]:
     """Its exit code, and what all ranks said."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     command += ["--rdzv-endpoint", "localhost:0", str(WITHOUT_GPU), str(MINIMAL), *arguments(folder)]
-    environ = {**os.environ, "MEGATRON_RESUME_CRASH": crash, "OMP_NUM_THREADS": "1"}
+    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )

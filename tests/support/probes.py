@@ -1,23 +1,21 @@
 """What the hooks did to Megatron's arguments, told by a process that does nothing else."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from . import PROGRAMS
 from .job_on_disk import JobOnDisk
+from .pool import Pool, run
 from .runs import megatron_flags
 
 PROBE = PROGRAMS / "probe.py"
 
 
-def fresh_process(when: str, output: Path, *flags: str, environment: dict[str, str] | None = None) -> dict[str, Any]:
-    """The probe in a process of its own, which imports everything in the order that `when` says."""
+def fresh_process(pool: Pool, when: str, output: Path, *flags: str) -> dict[str, Any]:
+    """The probe in a process without Megatron, which it imports in the order that `when` says."""
     report = output / f"{when}.json"
-    command = [sys.executable, str(PROBE), when, str(report), *megatron_flags(output), *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=output, env=environment)
+    ended = run(pool, PROBE, when, str(report), *megatron_flags(output), *flags, cwd=output)
     found = json.loads(report.read_text()) if report.exists() else {}
     return {"code": ended.returncode, "log": ended.stdout + ended.stderr, **found}
 
@@ -27,9 +25,9 @@ def changes(report: dict[str, Any], role: str) -> dict[str, str]:
     return {name: value for name, value in after.items() if before.get(name) != value}
 
 
-def check_every_order_of_imports(saved: JobOnDisk, environment: dict[str, str] | None) -> None:
+def check_every_order_of_imports(pool: Pool, saved: JobOnDisk) -> None:
     orders = ("before", "between", "after")
-    reports = {when: fresh_process(when, saved.base, environment=environment) for when in orders}
+    reports = {when: fresh_process(pool, when, saved.base) for when in orders}
     for when, report in reports.items():
         assert report["code"] == 0, report["log"][-3000:]
         assert set(report["hooks"].values()) == {"active"}, when

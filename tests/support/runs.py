@@ -1,5 +1,6 @@
 """Runs of the RLHF example on real Megatron: started from one process that imported everything once."""
 
+import fcntl
 import functools
 import json
 import re
@@ -11,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from megatron_resume.checkpoint.layout import COMMITTED, PointName
 
 from . import ROOT
+from .pool import Pool
 
 EXAMPLE = ROOT / "examples" / "megatron"
-TAMPERED = ROOT / "tests" / "real_megatron" / "tampered.py"
+TAMPERED = ROOT / "tests" / "support" / "tampered" / "entry.py"
 SCRIPT = EXAMPLE / "scripts" / "train_rlhf_llama.sh"
 
 EPISODES = 3
@@ -35,37 +35,23 @@ SHAPES: dict[str, tuple[str, ...]] = {"dp2": (), "tp2": TP2}
 class Server:
     """Runs jobs, one after the other; each costs a fork instead of 15 seconds of imports."""
 
-    def __init__(self, log: Path, environment: dict[str, str] | None = None):
-        self._log = open(log, "w")  # noqa: SIM115  (closed in close)
-        command = [sys.executable, "-B", str(EXAMPLE / "cpu" / "fork_server.py")]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment
-        )
-        assert self._read() == {"ready": True}
+    def __init__(self, pool: Pool):
+        self._pool, self._lane = pool, pool.connect()
 
     @property
     def pid(self) -> int:
         """The process whose children lead the jobs, each in a session of its own."""
-        return self._process.pid
-
-    def _read(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, f"the job server ended; see {self._log.name}"
-        record: dict[str, Any] = json.loads(line)
-        return record
+        return self._lane.pid
 
     def run(self, **job: Any) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        return self._read()
+        return self._lane.ask(job)
+
+    def another(self) -> "Server":
+        """One beside it, for jobs at the same time."""
+        return Server(self._pool)
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._log.close()
+        self._lane.close()
 
 
 @dataclass
@@ -91,6 +77,13 @@ class Ended:
         return found[0]
 
 
+def ended_start(log: Path) -> Ended:
+    """A start that is over, from its log and the file beside it."""
+    result = json.loads(log.with_suffix(".json").read_text())
+    text = log.read_text(errors="replace")
+    return Ended(result["code"], result["codes"], text, result["timed_out"], result["seconds"])
+
+
 @dataclass
 class Run:
     """One training job with its output folder: start it as often as it takes, always by the same command."""
@@ -111,16 +104,18 @@ class Run:
         *flags: str,
         crash: str | None = None,
         script: Path | None = None,
+        tamper: str | None = None,
         env: dict[str, str | None] | None = None,
         episodes: int = EPISODES,
     ) -> Ended:
-        """Start the job; `crash` names the crash point where SIGKILL ends it."""
+        """Start the job; `crash` names the crash point where SIGKILL ends it, `tamper` what is spoiled in it."""
         self.output.mkdir(parents=True, exist_ok=True)
         log = self.output / f"start{len(self.starts) + 1}.log"
+        script, named = (script, []) if tamper is None else (TAMPERED, [tamper])
         job: dict[str, Any] = {
             "name": log.name,
             "num_ranks": self.num_ranks,
-            "argv": [*self.arguments(), *SMALL, "--num-episodes", str(episodes), *self.flags, *flags],
+            "argv": [*named, *self.arguments(), *SMALL, "--num-episodes", str(episodes), *self.flags, *flags],
             "log": str(log),
             "env": {"MEGATRON_RESUME_CRASH": crash, **(env or {})},
             "timeout": 120,
@@ -129,10 +124,9 @@ class Run:
         if script is not None:
             job["script"] = str(script)
         result = self.server.run(**job)
-        text = log.read_text(errors="replace")
-        ended = Ended(result["code"], result["codes"], text, result["timed_out"], result["seconds"])
-        self.starts.append(ended)
-        return ended
+        log.with_suffix(".json").write_text(json.dumps(result))
+        self.starts.append(ended_start(log))
+        return self.starts[-1]
 
     def arguments(self) -> list[str]:
         given = arguments(self.output)
@@ -142,8 +136,8 @@ class Run:
         return given
 
     def tampered(self, how: str, *flags: str, **options: Any) -> Ended:
-        """Start the job with one thing spoiled."""
-        return self.start(*flags, script=TAMPERED, env={"TAMPER": how}, **options)
+        """Start the job with one thing spoiled, named as module.function of support/tampered."""
+        return self.start(*flags, tamper=how, **options)
 
     def finish(self, *flags: str, **options: Any) -> Ended:
         """Start the job, which must come to its end."""
@@ -182,16 +176,28 @@ class Run:
         return report
 
 
-def undisturbed_runs(server: Server, folders: pytest.TempPathFactory) -> Callable[[str], Run]:
-    """Shape -> its run that nobody disturbed, made when it is first asked for."""
+def undisturbed_runs(server: Server, folder: Path) -> Callable[[str], Run]:
+    """Shape -> its run that nobody disturbed, made below `folder` when a worker first asks for it."""
 
     @functools.cache
     def of(shape: str) -> Run:
-        run = Run(server, folders.mktemp("undisturbed") / shape, SHAPES[shape])
-        run.finish()
+        run = Run(server, folder / "undisturbed" / shape, SHAPES[shape])
+        once(run.output, run.finish)
+        run.starts = [ended_start(run.output / "start1.log")]
         return run
 
     return of
+
+
+def once(output: Path, make: Callable[[], object]) -> None:
+    """Call `make` unless a worker has; the others wait for it."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    done = output.with_suffix(".done")
+    with open(output.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            make()
+            done.touch()
 
 
 @functools.cache

@@ -24,10 +24,20 @@ def sleep(begun):
     begun.set()
     time.sleep(600)
 
-def child():
+def wait_in_native_code(begun):
+    mutex, native = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+    native.pthread_mutex_lock(mutex)
+    begun.set()
+    native.pthread_mutex_lock(mutex)  # no signal ends this wait
+
+def handle_it_myself(begun):
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(5))
+    sleep(begun)
+
+def child(what=sleep):
     fork = multiprocessing.get_context("fork")
     begun = fork.Event()
-    process = fork.Process(target=sleep, args=(begun,), daemon=True)
+    process = fork.Process(target=what, args=(begun,), daemon=True)
     process.start()
     begun.wait()  # Python forgets a signal that comes before
     return process
@@ -73,6 +83,8 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 def test_a_child_that_is_told_alone_ends_and_its_parent_takes_no_notice() -> None:
     done = run("""
+from megatron_resume.watch import sigterm
+sigterm._CHILD_S = 0.02  # of each of the many
 listener = listening()
 for _ in range(50):
     process = child()
@@ -82,6 +94,37 @@ for _ in range(50):
 print(listener.was_asked, asked.wait(0.5))
 """)
     assert done.stdout == "False False\n", done.stderr
+
+
+@pytest.mark.parametrize(("what", "code"), [("wait_in_native_code", -signal.SIGTERM), ("handle_it_myself", 5)])
+def test_such_a_child_ends_whatever_it_waits_for_and_as_it_likes(what: str, code: int) -> None:
+    """A sleep that begins just after the signal came is such a wait, too."""
+    done = run(f"""
+listener = listening()
+process = child({what})
+process.terminate()
+process.join()
+print(process.exitcode, listener.was_asked)
+""")
+    assert done.stdout == f"{code} False\n", done.stderr
+
+
+def test_children_of_children_end_so_too() -> None:
+    done = run("""
+def parent_of(begun):
+    process = child(wait_in_native_code)
+    process.terminate()
+    process.join()
+    os._exit(0 if process.exitcode == -signal.SIGTERM else 1)
+
+listening()
+fork = multiprocessing.get_context("fork")
+middle = fork.Process(target=parent_of, args=(fork.Event(),))
+middle.start()
+middle.join()
+print(middle.exitcode)
+""")
+    assert done.stdout == "0\n", done.stderr
 
 
 def test_children_outlive_what_a_launcher_sends_to_all_until_the_rank_leaves() -> None:

@@ -8,8 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples" / "megatron"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "examples" / "megatron"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from cpu import stand_in
 

@@ -7,7 +7,7 @@ again, as `__mp_main__`.
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT / "examples" / "megatron"), str(ROOT)]
 
 from cpu import stand_in  # noqa: E402

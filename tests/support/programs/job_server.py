@@ -1,27 +1,37 @@
-"""Run the example's jobs from one process that has imported torch and Megatron already.
+"""Fork jobs and programs from one process that has imported torch and Megatron already.
 
-    python examples/megatron/cpu/fork_server.py < jobs.jsonl
+    job_server.py FOLDER OWNER      listens on FOLDER/megatron and FOLDER/torch until the process OWNER ends
 
-Imports cost a torchrun start most of its 15 seconds on two cores; forking the ranks of each job from
-here costs none. Jobs come as JSON lines on standard input and run one after the other:
+Imports cost a torchrun start most of its 15 seconds on two cores; what is forked from here costs none. Who connects to
+FOLDER/torch gets a process in which torch was imported, and nothing of Megatron.
+
+A connection is served by a process of its own, a lane, so that several run at once; the first line that a client gets
+is {"lane": 1}, its process. Requests are JSON lines, one after the other:
 
     {"name": "dp2", "argv": ["--num-episodes", "2"], "log": "dp2.log"}
 
-`argv` is the script's command line and `log` the file that gets what the ranks print; the rest of `Job`
-is optional. For each finished job one JSON line goes to standard output:
+is a job: `argv` is the script's command line and `log` the file that gets what the ranks print; the rest of `Job` is
+optional. When it is over the answer is
 
     {"name": "dp2", "code": 0, "codes": [0, 0], "seconds": 3.1, "timed_out": false}
 
-`codes` holds each rank's exit code, negative for a signal; `code` is that of the rank that failed first,
-or 0. When one rank fails, the others are ended as a launcher would. The first line printed is
-{"ready": true}; a line that is no job is answered with {"error": "what is wrong with it"}.
+`codes` holds each rank's exit code, negative for a signal; `code` is that of the rank that failed first, or 0. When one
+rank fails, the others are ended as a launcher would.
+
+    {"program": "script.py", "argv": [], "environ": {}, "cwd": "/"}
+
+comes with three descriptors, and is one process; the answers are {"pid": 1}, and {"code": 0} when it has ended. It is
+killed with its connection. What is neither is answered with {"error": "what is wrong with it"}.
 """
 
 import atexit
 import contextlib
+import gc
+import importlib
 import json
 import os
 import random
+import select
 import signal
 import socket
 import sys
@@ -30,13 +40,14 @@ import time
 import traceback
 import uuid
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
-HERE = Path(__file__).resolve().parent
-if str(HERE.parent) not in sys.path:
-    sys.path.append(str(HERE.parent))
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "megatron"
+if str(EXAMPLE) not in sys.path:
+    sys.path.append(str(EXAMPLE))
 
 from cpu import stand_in  # noqa: E402
 from cpu.parents import end_with_parent  # noqa: E402
@@ -44,7 +55,7 @@ from cpu.parents import end_with_parent  # noqa: E402
 # Also in the helper processes that Megatron starts: they import this file again as __mp_main__.
 stand_in.install()
 
-TRAIN_RLHF = HERE.parent / "entry" / "train_rlhf.py"
+TRAIN_RLHF = EXAMPLE / "entry" / "train_rlhf.py"
 TERM_GRACE_S = 5.0
 POLL_S = 0.02
 
@@ -53,7 +64,7 @@ _port_names: list[socket.socket] = []
 
 @dataclass(frozen=True)
 class Job:
-    """One line of standard input."""
+    """A request for the ranks of one job."""
 
     name: str
     argv: list[str]
@@ -68,50 +79,150 @@ class Job:
     fork_helpers: bool = False
 
 
-def serve() -> None:
-    """Import everything, then run jobs until standard input ends."""
-    answers = _take_standard_output()
-    _import_what_jobs_need()
-    _say(answers, {"ready": True})
-    for line in iter(sys.stdin.readline, ""):
-        if line.strip():
-            _say(answers, _answer(line))
+@dataclass(frozen=True)
+class Program:
+    """A request for a single process."""
+
+    program: str
+    argv: list[str]
+    environ: dict[str, str]
+    cwd: str
 
 
-def _take_standard_output() -> TextIO:
-    """Standard output for our answers alone; what anybody prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    return answers
+def serve(folder: Path, owner: int) -> None:
+    """Import everything, and serve both kinds of connections until the process `owner` ends."""
+    os.setsid()
+    owner_ends = os.pidfd_open(owner)
+    _import_torch()
+    if os.fork() == 0:
+        end_with_parent()
+        _import_megatron()
+        _listen(folder / "megatron", owner_ends)
+    _listen(folder / "torch", owner_ends)
 
 
-def _say(answers: TextIO, record: dict[str, Any]) -> None:
-    answers.write(json.dumps(record) + "\n")
-    answers.flush()
-
-
-def _answer(line: str) -> dict[str, Any]:
-    try:
-        job = Job(**json.loads(line))
-    except (TypeError, ValueError) as error:
-        return {"error": str(error)}
-    return _run(job)
-
-
-def _import_what_jobs_need() -> None:
-    """Everything slow, but nothing of ours: jobs see the package and the example as they are on disk."""
+def _import_torch() -> None:
+    """With all that Megatron imports of others."""
     warnings.filterwarnings("ignore")
-    import megatron.core.models.gpt.gpt_layer_specs
-    import megatron.training.checkpointing
-    import megatron.training.training
     import rich.progress  # noqa: F401
     import torch.utils.tensorboard  # noqa: F401
 
+    for name in ("transformers", "wandb", "einops", "torch.distributed.checkpoint"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+
+
+def _import_megatron() -> None:
+    """Everything slow, but nothing of ours: jobs see the package and the example as they are on disk."""
+    import megatron.core.models.gpt.gpt_layer_specs
+    import megatron.training.checkpointing
+    import megatron.training.training
     from cpu import megatron_gaps
 
     with contextlib.suppress(ImportError):  # an old Megatron has them elsewhere
         import megatron.core.tokenizers.text  # noqa: F401
     megatron_gaps.fill()
+
+
+def _listen(path: Path, owner_ends: int) -> NoReturn:
+    """Fork a lane for each connection."""
+    gc.collect()
+    gc.freeze()  # else each child looks through all of it, and copies its pages
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(f"{path}.new")
+    listener.listen(64)
+    os.rename(f"{path}.new", path)
+    while True:
+        ready, _, _ = select.select([listener, owner_ends], [], [], 1.0)
+        if owner_ends in ready:
+            os._exit(0)
+        if listener in ready:
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                end_with_parent()
+                listener.close()
+                _be_a_lane(connection)
+            connection.close()
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _be_a_lane(connection: socket.socket) -> NoReturn:
+    """Do what one client asks for, until it leaves."""
+    try:
+        connection.sendall(json.dumps({"lane": os.getpid()}).encode() + b"\n")
+        while request := _receive(connection):
+            line, descriptors = request
+            for answer in _answers(line, descriptors, connection):
+                connection.sendall(json.dumps(answer).encode() + b"\n")
+    except ConnectionError:
+        pass
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
+    """One line and the descriptors that came with it; None when the client has left."""
+    line, descriptors = b"", []
+    while not line.endswith(b"\n"):
+        part, more, _, _ = socket.recv_fds(connection, 1 << 16, 3)
+        if not part:
+            return None
+        line, descriptors = line + part, [*descriptors, *more]
+    return line, descriptors
+
+
+def _answers(line: bytes, descriptors: list[int], connection: socket.socket) -> Iterator[dict[str, Any]]:
+    try:
+        request = json.loads(line)
+        asked: Job | Program = Program(**request) if "program" in request else Job(**request)
+    except (TypeError, ValueError) as error:
+        yield {"error": str(error)}
+        return
+    if isinstance(asked, Job):
+        yield _run(asked)
+        return
+    pid = os.fork()
+    if pid == 0:
+        connection.close()
+        _be_the_program(asked, descriptors)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    yield {"pid": pid}
+    ended = os.pidfd_open(pid)
+    ready, _, _ = select.select([ended, connection], [], [])
+    if ended not in ready:  # the client has left
+        _signal_group(pid, signal.SIGKILL)
+    # It is not waited for before the client leaves: until then its number is its own.
+    status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert status is not None
+    yield {"code": status.si_status if status.si_code == os.CLD_EXITED else -status.si_status}
+
+
+def _be_the_program(asked: Program, descriptors: list[int]) -> NoReturn:
+    code = 1
+    try:
+        end_with_parent()
+        os.setsid()
+        for number, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        # As an interpreter makes them: what was made for a file takes a pipe for one.
+        sys.stdout, sys.stderr = (
+            open(number, "w", buffering=1, errors=errors, closefd=False)  # noqa: SIM115
+            for number, errors in ((1, "strict"), (2, "backslashreplace"))
+        )
+        os.environ.clear()
+        os.environ.update(asked.environ)
+        os.chdir(asked.cwd)
+        sys.path[1:1] = [path for path in asked.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        code = _run_script(asked.program, asked.argv)
+    finally:
+        _end_like_an_interpreter(code)
 
 
 def _run(job: Job) -> dict[str, Any]:
@@ -228,20 +339,26 @@ def _fork_rank(job: Job, rank: int, leaders_pipe: int) -> int:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     code = 1
     try:
-        code = _run_script(job)
+        _prepare(job)
+        code = _run_script(job.script, job.argv)
     finally:
         _end_like_an_interpreter(code)
 
 
-def _run_script(job: Job) -> int:
-    """Run the job's script as the main program of this rank; its exit code."""
+def _prepare(job: Job) -> None:
+    """Where Megatron is there, its helper processes are forked, too."""
+    if "megatron.core" not in sys.modules:
+        return
     from cpu import megatron_gaps
 
     megatron_gaps.fork_the_result_queue()
     if job.fork_helpers:
         megatron_gaps.fork_every_helper()
-    script = job.script
-    sys.argv = [script, *job.argv]
+
+
+def _run_script(script: str, argv: list[str]) -> int:
+    """Run a script as the main program of this process; its exit code."""
+    sys.argv = [script, *argv]
     sys.path[0] = str(Path(script).parent)
     try:
         # Not runpy: sys.modules["__main__"] stays this file, so that helper processes import it and
@@ -307,4 +424,4 @@ def _signal_all(pids: set[int], number: int) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(Path(sys.argv[1]), int(sys.argv[2]))

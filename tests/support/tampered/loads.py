@@ -1,0 +1,45 @@
+"""Models that are not loaded, or that are not looked for before."""
+
+import threading
+
+from megatron.training import get_args
+from rlhf import roles, start
+
+from megatron_resume.adapter.writer import Writer
+
+
+def does_not_look_for_checkpoints():
+    roles._refuse_absent_checkpoint = lambda *args: None
+
+
+def forgets_to_load_value():
+    build = roles.build_and_load
+
+    def build_without_loading(base, role):
+        setup = roles.setup_model_and_optimizer
+        if role == "value":
+            roles.setup_model_and_optimizer = lambda **named: without_load(setup, **named)
+        try:
+            return build(base, role)
+        finally:
+            roles.setup_model_and_optimizer = setup
+
+    def without_load(setup, **arguments):
+        get_args().load, get_args().pretrained_checkpoint = None, None
+        return setup(**arguments)
+
+    start.build_and_load = build_without_loading
+
+
+def loads_nothing_and_commits_at_the_end():
+    """Models begin with weights of the script's own, and a slow disk leaves every commit to the process's end."""
+    setup, wait, write = roles.setup_model_and_optimizer, Writer.wait, Writer._write
+    leaving = threading.Event()
+
+    def setup_without_load(**arguments):
+        get_args().load = get_args().pretrained_checkpoint = None
+        return setup(**arguments)
+
+    roles.setup_model_and_optimizer = setup_without_load
+    Writer.wait = lambda self: (leaving.set(), wait(self))[1]
+    Writer._write = lambda self, *save: (leaving.wait(), write(self, *save))[1]
