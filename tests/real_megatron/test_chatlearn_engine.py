@@ -7,10 +7,10 @@ import pytest
 
 from megatron_resume.checkpoint.folder import read_folder
 from megatron_resume.checkpoint.layout import PointName
-from support import ROOT
+from support import PROGRAMS
 from support.runs import Server, megatron_flags
 
-SCRIPT = ROOT / "tests" / "real_megatron" / "chatlearn_engine.py"
+SCRIPT = PROGRAMS / "chatlearn_engine.py"
 
 
 class ChatLearn:

@@ -13,7 +13,7 @@ from support.runs import Run, Server
 
 ANOTHER = "saved with another configuration"
 REFUSED = {
-    "layers": (("--num-layers", "4"), "num_layers was 2 and is 4; continue with --num-layers 2"),
+    "layers": (("--num-layers", "4"), "num_layers was 1 and is 4; continue with --num-layers 1"),
     "heads": (("--num-attention-heads", "8"), "num_attention_heads was 4 and is 8; continue with"),
     "learning rate": (("--lr", "5e-3"), "policy cannot continue"),
     "value's alone": (("--value-lr", "1e-3"), "value cannot continue from iteration 2 of attempt 1 like this:"),
@@ -35,7 +35,6 @@ INEXACT = {
     "clipping": ("--clip-grad", "0.1"),
     "dropout": ("--hidden-dropout", "0.0"),
     "tensor parallel": ("--tensor-model-parallel-size", "2"),
-    "pipeline parallel": ("--pipeline-model-parallel-size", "2"),
     "kept schedule but for weight decay": ("--weight-decay", "0.5", "--use-checkpoint-opt_param-scheduler"),
     "batch": ("--micro-batch-size", "2"),
 }
@@ -91,6 +90,16 @@ def test_what_is_shown_as_inexact_is_inexact(
     assert "no" in {row[3] for row in table(ended.log, "policy")[1:]}
     assert "WARNING" in ended.line(f"policy.*{ANOTHER}")
     assert run.trace() != undisturbed("dp2").trace()
+
+
+def test_pipeline_stages_are_shown_as_inexact_and_are(server: Server, tmp_path: Path) -> None:
+    undisturbed, run = (Run(server, tmp_path / name, ("--num-layers", "2")) for name in ("undisturbed", "run"))
+    undisturbed.finish()
+    run.killed("save.begin@value:2")
+    ended = run.finish("--pipeline-model-parallel-size", "2")
+    assert "no" in {row[3] for row in table(ended.log, "policy")[1:]}
+    assert "WARNING" in ended.line(f"policy.*{ANOTHER}")
+    assert run.trace() != undisturbed.trace()
 
 
 def test_each_role_has_one_table_of_what_changed(copy_of_interrupted: Run) -> None:

@@ -25,6 +25,7 @@ SHAPES = {
     "tp2": Shape(2, TP2),
     "pp2": Shape(2, ("--pipeline-model-parallel-size", "2")),
 }
+LAYERS = ("--num-layers", "2")  # to be divided among two stages
 DISTRIBUTED = ("--use-distributed-optimizer",)
 KINDS: dict[str, tuple[str, ...]] = {
     "plain": (),
@@ -53,16 +54,13 @@ Make = Callable[[str, str], Run]
 
 
 @pytest.fixture(scope="module")
-def stopped(server: Server, undisturbed: Callable[[str], Run], tmp_path_factory: pytest.TempPathFactory) -> Make:
+def stopped(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Make:
     """(shape, kind) -> a run that was killed between the saves of its second episode; copy it."""
-    frozen = undisturbed("dp2").output / "checkpoints"
-    loads = ("--reference-load", str(frozen / "reference"), "--reward-load", str(frozen / "reward"))
     made: dict[tuple[str, str], Run] = {}
 
     def of(shape: str, kind: str) -> Run:
         if (shape, kind) not in made:
-            frozen_models = () if kind == "legacy" else loads  # that format makes its own
-            run = Run(server, tmp_path_factory.mktemp("stopped") / "run", (*frozen_models, *KINDS[kind]))
+            run = Run(server, tmp_path_factory.mktemp("stopped") / "run", (*LAYERS, *KINDS[kind]))
             run.num_ranks = SHAPES[shape].num_ranks
             run.killed("save.begin@value:2", *SHAPES[shape].flags, **OPTIONS.get(kind, {}))
             made[shape, kind] = run

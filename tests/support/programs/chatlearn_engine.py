@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent / "chatlearn_double"), str(HERE)]
+TESTS = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TESTS / "chatlearn_double"), str(TESTS)]
 
 import torch  # noqa: E402
 from chatlearn.models.base_module import BaseModule  # noqa: E402

@@ -24,12 +24,14 @@ comes with three descriptors, and is one process; the answers are {"pid": 1}, an
 killed with its connection. What is neither is answered with {"error": "what is wrong with it"}.
 """
 
+import argparse
 import atexit
 import contextlib
 import gc
 import importlib
 import json
 import os
+import pkgutil
 import random
 import select
 import signal
@@ -57,6 +59,7 @@ stand_in.install()
 
 TRAIN_RLHF = EXAMPLE / "entry" / "train_rlhf.py"
 TERM_GRACE_S = 5.0
+WATCHDOG_S = 60.0  # of one that does not end
 POLL_S = 0.02
 
 _port_names: list[socket.socket] = []
@@ -113,7 +116,7 @@ def _import_torch() -> None:
 
 
 def _import_megatron() -> None:
-    """Everything slow, but nothing of ours: jobs see the package and the example as they are on disk."""
+    """Everything slow, and our modules, which do nothing before `megatron_resume.auto` is imported."""
     import megatron.core.models.gpt.gpt_layer_specs
     import megatron.training.checkpointing
     import megatron.training.training
@@ -122,6 +125,31 @@ def _import_megatron() -> None:
     with contextlib.suppress(ImportError):  # an old Megatron has them elsewhere
         import megatron.core.tokenizers.text  # noqa: F401
     megatron_gaps.fill()
+    _remember_help_texts()
+    import megatron_resume
+
+    for module in pkgutil.walk_packages(megatron_resume.__path__, "megatron_resume."):
+        if module.name not in ("megatron_resume.auto", "megatron_resume.__main__"):
+            importlib.import_module(module.name)
+
+
+def _remember_help_texts() -> None:
+    """Megatron parses its own sources for them whenever arguments are parsed: a seventh of a second each time."""
+    from megatron.training import argument_utils, arguments
+
+    factory = getattr(argument_utils, "ArgumentGroupFactory", None)
+    read = getattr(factory, "_get_field_docstrings", None)
+    if factory is None or read is None:  # an old Megatron
+        return
+    texts: dict[type, dict[str, str]] = {}
+
+    def remembered(self: Any, of: type) -> dict[str, str]:
+        if of not in texts:
+            texts[of] = read(self, of)
+        return dict(texts[of])
+
+    factory._get_field_docstrings = remembered
+    arguments.add_megatron_arguments(argparse.ArgumentParser())
 
 
 def _listen(path: Path, owner_ends: int) -> NoReturn:
@@ -236,6 +264,7 @@ def _run(job: Job) -> dict[str, Any]:
     os.close(writer)
     timed_out = not _wait(leader, started + job.timeout)
     # The leader is dead but not reaped, so its number still means this job's session alone.
+    _let_watchdogs_write(leader)
     _signal_group(leader, signal.SIGKILL)
     os.waitpid(leader, 0)
     with os.fdopen(reader) as pipe:
@@ -247,6 +276,27 @@ def _run(job: Job) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 2),
         "timed_out": timed_out,
     }
+
+
+def _let_watchdogs_write(session: int) -> None:
+    """Those of dead ranks record how these ended, and end; no launcher is in their way, so neither are we."""
+    deadline = time.monotonic() + WATCHDOG_S
+    while time.monotonic() < deadline and any(map(_is_watchdog, _processes_of(session))):
+        time.sleep(POLL_S)
+
+
+def _processes_of(session: int) -> Iterator[int]:
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if os.getsid(int(name)) == session:
+                yield int(name)
+
+
+def _is_watchdog(pid: int) -> bool:
+    try:
+        return b"megatron_resume.watch.watchdog" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _wait(pid: int, deadline: float) -> bool:
@@ -346,9 +396,7 @@ def _fork_rank(job: Job, rank: int, leaders_pipe: int) -> int:
 
 
 def _prepare(job: Job) -> None:
-    """Where Megatron is there, its helper processes are forked, too."""
-    if "megatron.core" not in sys.modules:
-        return
+    """Megatron's helper processes are forked, too."""
     from cpu import megatron_gaps
 
     megatron_gaps.fork_the_result_queue()
@@ -358,6 +406,8 @@ def _prepare(job: Job) -> None:
 
 def _run_script(script: str, argv: list[str]) -> int:
     """Run a script as the main program of this process; its exit code."""
+    if crash := sys.modules.get("megatron_resume.crash"):  # which took that of its environment when it was imported
+        crash.arm(os.environ.get(crash.VARIABLE))
     sys.argv = [script, *argv]
     sys.path[0] = str(Path(script).parent)
     try:
