@@ -2,8 +2,8 @@
 PYTHON ?=
 PY := .venv/bin/python
 STAMP := .venv/.installed
-# Twice the cores, since tests wait about half of their time. PARALLEL= runs one after the other.
-PARALLEL ?= -n $(shell echo $$((2 * $$(nproc)))) --dist worksteal
+# One more than there are cores, since tests wait now and then. PARALLEL= runs one after the other.
+PARALLEL ?= -n $(shell echo $$(($$(nproc) + 1))) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -4,8 +4,6 @@ import logging
 import multiprocessing
 import os
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +20,7 @@ from megatron_resume.checkpoint.records import Receipt, read
 from megatron_resume.config import ResumeConfig
 from support.finished_saves import finished
 from support.job_on_disk import JobOnDisk
+from support.waiting import until
 
 HUGE = 1 << 40  # bytes, of a file without blocks: nobody reads that to its end
 
@@ -45,13 +44,6 @@ def save(job: JobOnDisk, made: Writer, iteration: int, *, size: int | None = Non
         made.enqueue(one)
     made.wait()
     assert PointName(iteration, 1) in job.folder().committed
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def recorded(job: JobOnDisk, iteration: int, role: str = "policy") -> Path:

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from megatron_resume.cli.verified import Verified, state_path
 from megatron_resume.cli.verify import examine
 from megatron_resume.errors import DamagedError
 from support.job_on_disk import JobOnDisk, contents
+from support.waiting import until
 
 V1 = Path(__file__).parents[1] / "formats" / "v1"
 NEWEST = PointName(4, 1)
@@ -284,13 +284,6 @@ def let_end(path: Path) -> None:
 def deep(job: JobOnDisk) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "megatron_resume", "verify", str(job.root), "--deep", "--json"]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def lines_of(state: Path) -> int:

@@ -16,7 +16,8 @@ from megatron_resume.launch.job import Job
 from megatron_resume.processes import descendants
 from support import ROOT
 from support.engines import DEFAULT
-from support.launched_ranks import Launched, end_all, until
+from support.launched_ranks import Launched, end_all
+from support.waiting import until
 
 VENV = ROOT / ".venv-nvrx"
 FT_LAUNCHER = VENV / "bin" / "ft_launcher"

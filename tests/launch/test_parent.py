@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from megatron_resume.processes import descendants
-from support.launched_ranks import RANK, Launched, end_all, until
+from support.launched_ranks import RANK, Launched, end_all
+from support.waiting import until
 
 
 @pytest.fixture

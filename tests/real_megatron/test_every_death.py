@@ -44,7 +44,11 @@ WHILE_PRUNING = [
     *(f"prune.model@{role}" for role in ROLES),
     "prune.end",
 ]
-SPREAD = ["save.begin@value:2", "write.synced@value.json:2", "write.named@COMMITTED:2", "event.torn@committed:2"]
+SAVES = {"sync": SYNC, "async": ASYNC}
+SPREAD = {
+    *(("save.begin@value:2", "sync"), ("write.synced@value.json:2", "async")),
+    *(("write.named@COMMITTED:2", "sync"), ("event.torn@committed:2", "async")),
+}
 SPREAD_OF_PRUNING = ["prune.model@policy"]
 SPREAD_OF_STARTS = ["attempt.begun", "move.renamed@iter_0000004", "write.written@latest_checkpointed_iteration.txt"]
 
@@ -60,16 +64,22 @@ def check_lost_work(run: Run, *, commits_late: bool) -> None:
     assert run_again <= ITERATIONS_PER_EPISODE * (2 if commits_late else 1)
 
 
-@pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
-@pytest.mark.parametrize("point", slow_unless(SPREAD, WHILE_SAVING))
+@pytest.mark.parametrize(
+    ("point", "save"),
+    [
+        pytest.param(point, save, id=f"{point}-{save}", marks=[] if (point, save) in SPREAD else pytest.mark.slow)
+        for point in WHILE_SAVING
+        for save in SAVES
+    ],
+)
 def test_killed_while_saving(
-    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], point: str, save: tuple[str, ...]
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run], point: str, save: str
 ) -> None:
-    run = new_run("dp2", *save)
+    run = new_run("dp2", *SAVES[save])
     run.killed(point)
     run.finish()
     assert_identical(run, undisturbed("dp2"))
-    check_lost_work(run, commits_late=bool(save))
+    check_lost_work(run, commits_late=save == "async")
 
 
 @pytest.mark.parametrize("point", slow_unless(SPREAD_OF_STARTS, WHILE_STARTING))

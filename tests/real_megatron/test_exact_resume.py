@@ -10,8 +10,15 @@ from support.job_on_disk import contents
 from support.runs import ASYNC, EPISODES, ITERATIONS_PER_EPISODE, SYNC, Run, assert_identical, killed_in_its_second_save
 
 
-@pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
-@pytest.mark.parametrize("shape", ["dp2", "tp2"])
+@pytest.mark.parametrize(
+    ("shape", "save"),
+    [
+        pytest.param("dp2", SYNC, id="dp2-sync", marks=pytest.mark.slow),  # its parts are in test_every_death.py
+        pytest.param("dp2", ASYNC, id="dp2-async"),
+        pytest.param("tp2", SYNC, id="tp2-sync"),
+        pytest.param("tp2", ASYNC, id="tp2-async", marks=pytest.mark.slow),
+    ],
+)
 def test_killed_twice_and_resumed_a_run_is_identical_to_the_undisturbed_one(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run], shape: str, save: tuple[str, ...]
 ) -> None:

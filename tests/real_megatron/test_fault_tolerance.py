@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from support.launched import WATCHFUL, Launched, until
+from support.launched import WATCHFUL, Launched
 from support.runs import Run, assert_identical
+from support.waiting import until
 
 Launch = Callable[..., Launched]
 

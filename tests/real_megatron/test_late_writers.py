@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 from support import job_processes
 from support.job_on_disk import contents
 from support.runs import ASYNC, Ended, Run, Server, assert_identical
-
-PATIENCE_S = 120
+from support.waiting import PATIENCE_S, until
 
 
 class Held:
@@ -25,20 +23,15 @@ class Held:
 
     def wait(self) -> None:
         """Return when it stands still."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not self._said():
-            assert time.monotonic() < deadline, "nobody wrote policy's iteration 4"
-            time.sleep(0.05)
+        until(self._said)
         self.process = next(p for p in job_processes.living() if p.pid == int(self._said()[0]))
 
     def wake(self) -> list[str]:
         """Let it go on; returns what it says of opening its file."""
         assert self.process is not None
         os.kill(self.process.pid, signal.SIGCONT)
-        deadline = time.monotonic() + PATIENCE_S
-        while "went on" not in self._said() and job_processes.still_living([self.process]):
-            assert time.monotonic() < deadline, "the held process does not go on"
-            time.sleep(0.05)
+        held = [self.process]
+        until(lambda: "went on" in self._said() or not job_processes.still_living(held))
         return self._said()[1:]
 
     def _said(self) -> list[str]:

@@ -11,45 +11,52 @@ from support.pretraining import (
     check_exact_resume,
     check_fine_tuning,
     check_reference_of_rl,
+    undisturbed_pretraining,
 )
 from support.runs import SYNC, Server
 
 
 @pytest.mark.parametrize("save", [SYNC, MCORE_ASYNC], ids=["sync", "async"])
-def test_an_unedited_pretraining_script_resumes_exactly(server: Server, tmp_path: Path, save: tuple[str, ...]) -> None:
-    check_exact_resume(server, tmp_path, *save)
+def test_an_unedited_pretraining_script_resumes_exactly(
+    server: Server, shared_folder: Path, tmp_path: Path, save: tuple[str, ...]
+) -> None:
+    check_exact_resume(server, tmp_path, *save, undisturbed=undisturbed_pretraining(server, shared_folder))
 
 
-def test_the_import_line_alone_resumes_as_well(server: Server, tmp_path: Path) -> None:
+def test_the_import_line_alone_resumes_as_well(server: Server, shared_folder: Path, tmp_path: Path) -> None:
     script = tmp_path / "pretrain.py"
     script.write_text("import megatron_resume.auto\n" + (PROGRAMS / "stock_pretrain.py").read_text())
-    undisturbed, killed = Pretraining(server, tmp_path / "undisturbed"), Pretraining(server, tmp_path / "killed")
-    undisturbed.finish()
+    undisturbed, killed = undisturbed_pretraining(server, shared_folder), Pretraining(server, tmp_path / "killed")
     killed.script = script
     killed.killed("commit.end")
     assert "attempt 2 resumes from iteration 3 of attempt 1" in killed.finish()
     assert killed.effective() == undisturbed.effective()
 
 
-def test_fine_tuning_begins_from_its_base_and_goes_on_from_its_own_point(server: Server, tmp_path: Path) -> None:
-    check_fine_tuning(server, tmp_path)
+def test_fine_tuning_begins_from_its_base_and_goes_on_from_its_own_point(
+    server: Server, shared_folder: Path, tmp_path: Path
+) -> None:
+    check_fine_tuning(server, tmp_path, shared_folder)
 
 
-def test_rl_gets_its_reference_from_the_base_also_on_a_resumed_start(server: Server, tmp_path: Path) -> None:
-    check_reference_of_rl(server, tmp_path)
+def test_rl_gets_its_reference_from_the_base_also_on_a_resumed_start(
+    server: Server, shared_folder: Path, tmp_path: Path
+) -> None:
+    check_reference_of_rl(server, tmp_path, shared_folder)
 
 
-@pytest.mark.parametrize("base", ["nothing", "its own folder"])
-def test_rl_whose_reference_would_be_the_trained_weights_is_refused(server: Server, tmp_path: Path, base: str) -> None:
+def test_rl_whose_reference_would_be_the_trained_weights_is_refused(server: Server, tmp_path: Path) -> None:
     run = Pretraining(server, tmp_path / "rl")
     run.killed("commit.end", REFERENCE=str(tmp_path / "references.txt"))
-    if base != "nothing":
-        run.argv += ["--pretrained-checkpoint", str(run.output / "checkpoints")]
-    code, log = run.start(REFERENCE=str(tmp_path / "references.txt"))
-    assert code == 78, log[-4000:]
-    message = "the reference would be the weights of the resume point" if base == "nothing" else "would follow the"
-    assert message in log
-    assert run.losses[-1].exists() is False, "it was refused before it trained"
+    of_nothing, of_its_own_folder = run.argv, [*run.argv, "--pretrained-checkpoint", str(run.output / "checkpoints")]
+    for argv, message in (
+        (of_nothing, "the reference would be the weights of the resume point"),
+        (of_its_own_folder, "would follow the"),
+    ):
+        run.argv = argv
+        code, log = run.start(REFERENCE=str(tmp_path / "references.txt"))
+        assert (code, message in log) == (78, True), log[-4000:]
+        assert run.losses[-1].exists() is False, "it was refused before it trained"
 
 
 @pytest.mark.parametrize("how", ["megatron's option", "a policy"])

@@ -1,6 +1,5 @@
 """SIGTERM, to all ranks or to one: what was trained is committed, 202, and the next start goes on exactly."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.resume.budget import is_free
 from support.runs import ASYNC, RARE, SYNC, Ended, Run, assert_identical
+from support.waiting import until
 
 STOPPED, SIGTERM = 202, -15
 
@@ -21,10 +21,7 @@ def told(run: Run, at: str, ranks: str, **env: str) -> Ended:
 
 def costs_no_restart(run: Run) -> None:
     """As the next start will see it; the watchdog of a rank that left writes a moment after that."""
-    deadline = time.monotonic() + 60
-    while not is_free(next(lives(run.data_checkpoint))):
-        assert time.monotonic() < deadline, next(lives(run.data_checkpoint))
-        time.sleep(0.05)
+    until(lambda: is_free(next(lives(run.data_checkpoint))), lambda: str(next(lives(run.data_checkpoint))))
 
 
 def goes_on_exactly(run: Run, undisturbed: Run) -> None:

@@ -15,7 +15,13 @@ from support.job_on_disk import JobOnDisk
 from support.megatrons import OTHERS, Megatron
 from support.minimal import check_on_another_megatron
 from support.pool import Pool
-from support.pretraining import MCORE_ASYNC, check_exact_resume, check_fine_tuning, check_reference_of_rl
+from support.pretraining import (
+    MCORE_ASYNC,
+    check_exact_resume,
+    check_fine_tuning,
+    check_reference_of_rl,
+    undisturbed_pretraining,
+)
 from support.probes import check_every_order_of_imports
 from support.runs import (
     ASYNC,
@@ -110,7 +116,9 @@ def test_an_unedited_pretraining_script_resumes_exactly(
     server: Server, megatron: Megatron, tmp_path: Path, save: str
 ) -> None:
     asynchronous = MCORE_ASYNC if megatron.numbers >= (0, 17) else ASYNC
-    check_exact_resume(server, tmp_path, *(asynchronous if save == "async" else SYNC))
+    flags = asynchronous if save == "async" else SYNC
+    undisturbed = undisturbed_pretraining(server, tmp_path, *flags)
+    check_exact_resume(server, tmp_path, *flags, undisturbed=undisturbed)
 
 
 def test_the_minimal_loop_resumes_exactly(server: Server, megatron: Megatron, tmp_path: Path) -> None:
@@ -120,11 +128,11 @@ def test_the_minimal_loop_resumes_exactly(server: Server, megatron: Megatron, tm
 
 
 def test_fine_tuning_begins_from_its_base_and_goes_on_from_its_own_point(server: Server, tmp_path: Path) -> None:
-    check_fine_tuning(server, tmp_path)
+    check_fine_tuning(server, tmp_path, tmp_path)
 
 
 def test_rl_gets_its_reference_from_the_base_also_on_a_resumed_start(server: Server, tmp_path: Path) -> None:
-    check_reference_of_rl(server, tmp_path)
+    check_reference_of_rl(server, tmp_path, tmp_path)
 
 
 def test_where_the_optimizer_does_not_look_for_learning_rates_another_one_goes_on(

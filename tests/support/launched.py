@@ -4,9 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from . import ROOT
@@ -21,13 +19,6 @@ hang:
   exit: 1m
 grace_period: 10s
 """
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 300  # of a test that fails
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 class Launched:

@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from megatron_resume.processes import descendants
 
 from . import TESTS
+from .waiting import until
 
 RANK = TESTS / "launch" / "rank.py"
 
@@ -68,13 +68,6 @@ class Launched:
             return f"{MARKER}={self._token}".encode() in (process / "environ").read_bytes()
         except OSError:
             return False
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 300  # of a test that fails
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def end_all(made: list[Launched]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from . import PROGRAMS
+from .waiting import PATIENCE_S
 
-PATIENCE_S = 300  # of a test that fails
 MEGATRON, TORCH = "megatron", "torch"
 
 

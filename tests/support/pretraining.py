@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import PROGRAMS
-from .runs import ASYNC, Server, megatron_flags
+from .runs import ASYNC, Server, megatron_flags, once
 
 
 class Pretraining:
@@ -17,7 +17,7 @@ class Pretraining:
 
     def __init__(self, server: Server, output: Path, *flags: str):
         self.server, self.output = server, output
-        output.mkdir()
+        output.mkdir(parents=True, exist_ok=True)
         self.losses: list[Path] = []  # one file a start
         options = "--train-iters 8 --save-interval 3 --eval-iters 0 --eval-interval 100 --log-interval 1"
         options += " --dataloader-type single --no-check-for-nan-in-loss-and-grad --trained-roles policy"
@@ -65,10 +65,16 @@ class Pretraining:
 MCORE_ASYNC = (*ASYNC, "--async-strategy", "mcore")  # from 0.17 on Megatron's default needs another package
 
 
-def check_exact_resume(server: Server, folder: Path, *flags: str) -> None:
+def undisturbed_pretraining(server: Server, shared: Path, *flags: str) -> Pretraining:
+    """A job below `shared` that nobody disturbs, trained by the first worker that asks for it."""
+    run = Pretraining(server, shared / "_".join(["pretraining", *flags]).replace("/", "_"), *flags)
+    once(run.output, run.finish)
+    run.losses = [run.output / "losses0.txt"]
+    return run
+
+
+def check_exact_resume(server: Server, folder: Path, *flags: str, undisturbed: Pretraining) -> None:
     """Killed after its first commit and started again, the job trains as an undisturbed one."""
-    undisturbed = Pretraining(server, folder / "undisturbed", *flags)
-    undisturbed.finish()
     killed = Pretraining(server, folder / "killed", *flags)
     killed.killed("commit.end")  # the first save is committed, however long it took
     log = killed.finish()
@@ -81,24 +87,26 @@ def check_exact_resume(server: Server, folder: Path, *flags: str) -> None:
     assert status["trained_roles"] == ["policy"]
 
 
-def base_model(server: Server, folder: Path) -> str:
-    """The save folder of a job that was trained before."""
-    base = Pretraining(server, folder / "base", "--exit-interval", "3")
-    base.finish()
-    return str(base.output / "checkpoints")
+def base_model(server: Server, shared: Path) -> Pretraining:
+    """A job that was trained before."""
+    return undisturbed_pretraining(server, shared, "--exit-interval", "3")
 
 
-def check_fine_tuning(server: Server, folder: Path) -> None:
-    check_exact_resume(server, folder, "--sft", "--finetune", "--load", base_model(server, folder))
-    first, base = (next(iter(file.open())) for file in (folder / "killed/losses0.txt", folder / "base/losses0.txt"))
+def check_fine_tuning(server: Server, folder: Path, shared: Path) -> None:
+    trained_before = base_model(server, shared)
+    flags = ("--sft", "--finetune", "--load", str(trained_before.output / "checkpoints"))
+    undisturbed = Pretraining(server, folder / "undisturbed", *flags)
+    undisturbed.finish()
+    check_exact_resume(server, folder, *flags, undisturbed=undisturbed)
+    first, base = (next(iter(file.open())) for file in (folder / "killed/losses0.txt", trained_before.losses[0]))
     assert first.split()[0] == base.split()[0] == "1"
     assert first.split()[1] != base.split()[1], "it would be the loss of a model with random weights"
 
 
-def check_reference_of_rl(server: Server, folder: Path) -> None:
+def check_reference_of_rl(server: Server, folder: Path, shared: Path) -> None:
     """Megatron's RL loads a reference into policy's model before it trains, and puts policy back."""
     digests = folder / "references.txt"
-    base = ("--pretrained-checkpoint", base_model(server, folder))
+    base = ("--pretrained-checkpoint", str(base_model(server, shared).output / "checkpoints"))
     run = Pretraining(server, folder / "rl", *base)
     run.killed("commit.end", REFERENCE=str(digests))
     log = run.finish(REFERENCE=str(digests))

@@ -4,9 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from megatron_resume.policy import VARIABLE
@@ -15,15 +13,9 @@ from megatron_resume.watch.endings import RankEnding, read_endings
 from megatron_resume.watch.watched import is_watchdog
 
 from . import TESTS
+from .waiting import until
 
 RANK = TESTS / "watch" / "rank.py"
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 120  # of a test that fails
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def until_it_has_run(pid: int) -> None:

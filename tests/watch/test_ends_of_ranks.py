@@ -14,7 +14,8 @@ from megatron_resume.checkpoint.lives import cause_of, lives
 from megatron_resume.watch import kernel, leftover
 from megatron_resume.watch.endings import VARIABLE as ENDINGS
 from support.job_on_disk import JobOnDisk
-from support.watched_ranks import Ranks, until
+from support.waiting import until
+from support.watched_ranks import Ranks
 
 
 def cause(ranks: Ranks) -> Failure:

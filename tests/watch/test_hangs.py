@@ -12,7 +12,8 @@ from megatron_resume.checkpoint.failures import read_failures
 from megatron_resume.checkpoint.lives import cause_of, lives
 from megatron_resume.processes import descendants
 from megatron_resume.watch import marks
-from support.watched_ranks import Ranks, until, until_it_has_run
+from support.waiting import until
+from support.watched_ranks import Ranks, until_it_has_run
 
 SHORT = '{"hang": {"timeout": "1s"}}'
 

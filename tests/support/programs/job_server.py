@@ -108,11 +108,8 @@ def _import_torch() -> None:
     """With all that Megatron imports of others."""
     warnings.filterwarnings("ignore")
     import rich.progress  # noqa: F401
+    import torch.distributed.checkpoint
     import torch.utils.tensorboard  # noqa: F401
-
-    for name in ("transformers", "wandb", "einops", "torch.distributed.checkpoint"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
 
 
 def _import_megatron() -> None:
@@ -239,11 +236,7 @@ def _be_the_program(asked: Program, descriptors: list[int]) -> NoReturn:
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        # As an interpreter makes them: what was made for a file takes a pipe for one.
-        sys.stdout, sys.stderr = (
-            open(number, "w", buffering=1, errors=errors, closefd=False)  # noqa: SIM115
-            for number, errors in ((1, "strict"), (2, "backslashreplace"))
-        )
+        _make_streams()
         os.environ.clear()
         os.environ.update(asked.environ)
         os.chdir(asked.cwd)
@@ -344,6 +337,15 @@ def _redirect(log: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(file, 1)
     os.dup2(file, 2)
+    _make_streams()
+
+
+def _make_streams() -> None:
+    """As a new interpreter does: those that were made for a file take a pipe for one, and wandb listens to them."""
+    sys.stdout, sys.stderr = (
+        open(number, "w", buffering=1, errors=errors, closefd=False)  # noqa: SIM115
+        for number, errors in ((1, "strict"), (2, "backslashreplace"))
+    )
 
 
 def _free_port() -> int:
