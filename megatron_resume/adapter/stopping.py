@@ -188,6 +188,7 @@ def _count_down(session: Session, grace_s: float) -> None:
             logger.warning(
                 "asked to stop: rank %d ends with %d; all that was trained is committed", ranks.rank(), STOPPED
             )
+            marks.leaves(STOPPED)  # a launcher may collect the exit code before the watchdog sees it
             _listener.have_main_thread_leave(STOPPED)
             time.sleep(min(LEAVE_S, max(0.0, deadline - time.monotonic())))
             _end_now(session, STOPPED)  # it waits for somebody
