@@ -19,7 +19,7 @@ from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
 from ..roles import FROZEN
 from ..watch import marks
-from . import base_weights, curves, ranks, rng, save_folders, saving, session
+from . import base_weights, curves, non_persistent, ranks, rng, save_folders, saving, session
 from .ending import truthful_end
 from .session import Session
 
@@ -136,6 +136,7 @@ def _load(current: Session, resume: Resume, role: str, args: Any, scheduler: Any
             f"but it is {found!r} now; remove the code that changes it after role_args() or argument parsing"
         )
     _check_files(resume, role)
+    non_persistent.tell_of_newer(resume, role, args)
     with _no_other_checkpoint_wins(args), marks.loading(resume.point.name):
         result = load()
     _check_files(resume, role)

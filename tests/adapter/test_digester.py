@@ -111,18 +111,22 @@ def test_an_attempt_that_is_superseded_meanwhile_stops_reading(
     assert not (job.root / DIGESTS).exists()
 
 
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
 def test_errors_are_one_warning_and_points_are_committed_all_the_same(
     job: JobOnDisk, caplog: pytest.LogCaptureFixture
 ) -> None:
     (job.root / DIGESTS).touch()  # where a folder is due
     made = writer(job)
     save(job, made, 2)
-    until(lambda: caplog.records)
+    until(lambda: warnings(caplog))
     save(job, made, 4)
     (job.root / DIGESTS).unlink()
     save(job, made, 6)
     until(lambda: recorded(job, 6, "value").exists())
-    (line,) = [record.getMessage() for record in caplog.records]
+    (line,) = warnings(caplog)
     assert line.startswith("digests of iteration 2 of attempt 1 are not recorded: ")
 
 

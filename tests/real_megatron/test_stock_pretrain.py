@@ -82,6 +82,31 @@ def test_a_fresh_start_that_died_while_it_cleared_the_save_folder_leaves_one_tha
     assert run.status()["point"] == {"iteration": 8, "attempt": 3}
 
 
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["below --save", "elsewhere"])
+def test_a_newer_non_persistent_checkpoint_is_named_and_not_used(
+    server: Server, shared_folder: Path, tmp_path: Path, elsewhere: bool
+) -> None:
+    folder = tmp_path / ("elsewhere" if elsewhere else "run/checkpoints/non_persistent")
+    flags = ["--non-persistent-save-interval", "1", "--non-persistent-ckpt-type", "global"]
+    flags += ["--non-persistent-global-ckpt-dir", str(folder)] if elsewhere else []
+    run = Pretraining(server, tmp_path / "run", *flags)
+    run.killed("train_step@policy:6")
+    log = run.finish()
+    assert "resumes from iteration 3 of attempt 1" in log
+    (told,) = [line for line in log.splitlines() if "is not used" in line]
+    assert f"{folder}/iter_0000005 holds a newer checkpoint of policy" in told
+    assert "WARNING" in told
+    assert run.effective() == undisturbed_pretraining(server, shared_folder).effective()
+
+
+def test_an_older_non_persistent_checkpoint_is_not_mentioned(server: Server, tmp_path: Path) -> None:
+    run = Pretraining(
+        server, tmp_path / "run", "--non-persistent-save-interval", "2", "--non-persistent-ckpt-type", "global"
+    )
+    run.killed("train_step@policy:4")
+    assert "is not used" not in run.finish()
+
+
 def test_progress_that_only_rank_0_asks_for_hangs_nothing(server: Server, tmp_path: Path) -> None:
     run = Pretraining(server, tmp_path / "run")
     log = run.finish(LOOKS_AT_PROGRESS="1")

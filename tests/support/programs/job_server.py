@@ -58,7 +58,7 @@ from cpu.parents import end_with_parent  # noqa: E402
 stand_in.install()
 
 TRAIN_RLHF = EXAMPLE / "entry" / "train_rlhf.py"
-TERM_GRACE_S = 5.0
+TERM_GRACE_S = 30.0  # as torchrun
 WATCHDOG_S = 60.0  # of one that does not end
 POLL_S = 0.02
 
@@ -153,6 +153,7 @@ def _listen(path: Path, owner_ends: int) -> NoReturn:
     """Fork a lane for each connection."""
     gc.collect()
     gc.freeze()  # else each child looks through all of it, and copies its pages
+    gc.set_threshold(20_000)  # jobs are short
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{path}.new")
     listener.listen(64)
