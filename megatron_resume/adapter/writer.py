@@ -188,6 +188,10 @@ class Writer:
         lost = lost_name(self.root, save.name.attempt, save.role, save.save)
         if lost:
             raise DamagedError(lost)
+        folder = own_name(self.root, save.name.attempt, save.role) / model_folder(save.name.iteration)
+        files = record_files(folder)
+        if not files:  # as Megatron leaves it if nothing of the model was to be saved
+            raise DamagedError(f"no file is in {save.save}/{folder.name}, so nothing could be loaded from it")
         return Receipt(
             role=save.role,
             iteration=save.name.iteration,
@@ -196,7 +200,7 @@ class Writer:
             directory=save.save,
             relative=os.path.relpath(save.save, self.root),
             format=save.format,
-            files=record_files(own_name(self.root, save.name.attempt, save.role) / model_folder(save.name.iteration)),
+            files=files,
             progress=save.progress,
             consumed_train_samples=save.consumed_train_samples,
             scheduler_steps=save.scheduler_steps,

@@ -1,6 +1,7 @@
 """Line indexes kept between starts: each is built once for all processes of a machine, outside of the data's folder."""
 
 import fcntl
+import hashlib
 import io
 import logging
 import os
@@ -36,7 +37,7 @@ def find_or_build(file: BinaryIO, source: Source, cache: Path, progress: Progres
     Raises:
         EOFError: The file became shorter.
     """
-    path = cache / f"{source.where[:16]}-{source.size:x}-{source.mtime_ns:x}-{source.inode:x}.index"
+    path = _path(source, cache)
     try:
         return _find(path, source, on_damage=_log.debug) or _build(file, source, path, progress)
     except _Unusable as error:
@@ -50,6 +51,35 @@ def find_or_build(file: BinaryIO, source: Source, cache: Path, progress: Progres
     target = io.BytesIO()
     build_index(file, source, target, progress)
     return index_in_memory(target.getbuffer())
+
+
+def check_once(source: Source, cache: Path, what: str, check: Callable[[], None]) -> None:
+    """Call `check`, which raises where `source` is not as it must be, unless it has passed for `what` before.
+
+    Of the processes of a machine that ask at once one checks, and the others wait for it.
+    """
+    path = _path(source, cache)
+    passed = path.with_name(f"{path.name}.{hashlib.sha256(what.encode()).hexdigest()[:16]}.checked")
+    if passed.exists():
+        return
+    try:
+        with _locked(path):
+            if not passed.exists():
+                check()
+                _touch(passed)
+    except _Unusable:
+        check()
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        raise _Unusable(error.strerror) from error
+
+
+def _path(source: Source, cache: Path) -> Path:
+    return cache / f"{source.where[:16]}-{source.size:x}-{source.mtime_ns:x}-{source.inode:x}.index"
 
 
 def _find(path: Path, source: Source, *, on_damage: Callable[..., None]) -> LineIndex | None:
@@ -117,6 +147,6 @@ def _remove_leftovers(path: Path) -> None:
     for torn in path.parent.glob(f".{path.name}.*.tmp"):
         torn.unlink(missing_ok=True)
     long_ago = time.time() - UNUSED_AFTER_S
-    for other in path.parent.glob(f"{_where(path)}-*.index"):
-        if other != path and other.stat().st_mtime < long_ago:
+    for other in path.parent.glob(f"{_where(path)}-*.index*"):
+        if not other.name.startswith(path.name) and other.stat().st_mtime < long_ago:
             other.unlink(missing_ok=True)

@@ -2,14 +2,16 @@
 
 import os
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoint.plain_files import open_plain
 from ..errors import PromptError
 from ..shown import shown_in_line
-from .index_cache import find_or_build
+from .index_cache import check_once, find_or_build
 from .line_index import LineIndex, Source
 from .lines import Progress, digest_of_content
+from .row_check import MOST, BadRow, bad_rows
 
 NOT_TEXT = {  # how files begin that are mistaken for text, and what to do with them
     b"\x1f\x8b": "packed with gzip; unpack it (gunzip)",
@@ -68,6 +70,38 @@ class RowFile:
             raise self._unreadable(error) from error
         self._check_unchanged()  # afterwards, so that it holds for what was read
         return data.strip()
+
+    def refuse_bad_rows(
+        self, cache: Path, what: str, problem: Callable[[bytes], str | None], progress: Progress
+    ) -> None:
+        """Look at each row, unless a start on this file has done so for `what`, which names what is looked for.
+
+        Raises:
+            PromptError: `problem` found something; the first 20 rows are named.
+        """
+
+        def check() -> None:
+            try:
+                with open_plain(self.path.resolve()) as file:
+                    if not self._source.is_still(os.fstat(file.fileno())):
+                        raise self._changed()  # another file came in its place
+                    found = bad_rows(file, self._source.size, problem, progress)
+            except EOFError as error:
+                raise self._changed() from error
+            except OSError as error:
+                raise self._unreadable(error) from error
+            self._check_unchanged()
+            if found:
+                raise self._bad(found)
+
+        check_once(self._source, cache, what, check)
+
+    def _bad(self, found: list[BadRow]) -> PromptError:
+        if len(found) == 1:
+            return PromptError(shown_in_line(f"{self.path}, line {found[0].line}{found[0].found}"))
+        told = "".join(f"\n  line {row.line}{shown_in_line(row.found)}" for row in found)
+        first = f"the first {MOST} of them" if len(found) == MOST else f"{len(found)} rows"
+        return PromptError(f"{shown_in_line(str(self.path))} has rows that are no prompts, {first}:{told}")
 
     def digest(self, rows: int) -> str:
         """The digest of the content of the first rows, at once for all of them."""

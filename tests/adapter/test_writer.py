@@ -302,3 +302,20 @@ def test_what_ranks_handed_in_for_a_save_that_fails_is_deleted_with_that_of_the_
 def mine() -> OfRank:
     random_states = rng.Captured(random.getstate(), np.random.get_state(), {"torch": torch.get_rng_state()})
     return OfRank(random_states, loaders.Captured(0, {}, {}))
+
+
+@pytest.mark.parametrize("left", ["nothing", "a folder"])
+def test_a_model_without_a_file_is_not_committed(job: JobOnDisk, caplog: pytest.LogCaptureFixture, left: str) -> None:
+    """As a Megatron leaves it that was told to train no weight."""
+    made = writer(job)
+    save_both(job, made, 2)
+    saves = [finished(job, role, PointName(4, 1)) for role in job.roles]
+    for file in job.model("policy", 4).iterdir():
+        file.unlink()
+    if left == "a folder":
+        (job.model("policy", 4) / "empty").mkdir()
+    for save in saves:
+        made.enqueue(save)
+    made.wait()
+    assert job.folder().committed == [PointName(2, 1)]
+    assert f"no file is in {job.model('policy', 4)}, so nothing could be loaded from it; the next save" in caplog.text

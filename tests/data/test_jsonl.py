@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from megatron_resume.data import EpisodeSampler
+from megatron_resume.data import EpisodeSampler, row_check, row_file
 from megatron_resume.data.jsonl import KNOWN_KEYS, JsonlPrompts
 from megatron_resume.errors import ConfigError, MismatchError, PromptError
 from support.ordinary_user import as_an_ordinary_user, open_folder
@@ -99,19 +99,77 @@ def test_a_key_that_was_asked_for_is_taken(write: Write) -> None:
         ('["a"]', "expected a JSON object, got list"),
         ("{}", "no key 'prompt'; it has no keys; choose one with key= (--prompt-key)"),
         ('{"question": "b", "id": 1}', "no key 'prompt'; it has question, id; choose"),
-        ('{"prompt": " "}', "key 'prompt': expected a text that is not empty, got ' '"),
-        ('{"prompt": 3}', "key 'prompt': expected a text that is not empty, got 3"),
+        ('{"prompt": " "}', "key 'prompt': expected a text that is not empty, or a list of chat messages"),
+        ('{"prompt": " "}', "got ' '"),
+        ('{"prompt": 3}', "(role, content), got 3"),
+        ('{"prompt": []}', "got []"),
+        ('{"prompt": ["hello"]}', "got ['hello']"),
+        ('{"prompt": [{"role": "user"}]}', "got [{'role': 'user'}]"),
+        ('{"prompt": "a", "score": nan}', "not JSON: "),  # which Python does not read either
         (b'{"prompt": "\xff"}', "not UTF-8: invalid start byte"),
     ],
 )
 def test_a_row_that_is_no_prompt_is_refused_with_its_line(write: Write, row: str | bytes, reason: str) -> None:
     path = write(prompt("a"), "", "  ", row, prompt("b"))
-    prompts = JsonlPrompts(path)
-    assert prompts[2] == "b"
-    with pytest.raises(PromptError) as refused:
-        prompts[1]
-    assert str(refused.value).startswith(f"{path}, line 4")
-    assert reason in str(refused.value)
+    for _ in range(2):  # by the first start, and by each one until the file is mended
+        said = refusal(path)
+        assert said.startswith(f"{path}, line 4")
+        assert reason in said
+
+
+def test_all_bad_rows_are_named_at_once(write: Write) -> None:
+    path = write(prompt("a"), "{", prompt("b"), "", '{"prompt": 3}', prompt("c"))
+    said = refusal(path).splitlines()
+    assert said[0] == f"{path} has rows that are no prompts, 2 rows:"
+    assert said[1].startswith("  line 2: not JSON: ")
+    assert said[2].startswith("  line 5, key 'prompt': expected a text")
+
+
+def test_of_very_many_bad_rows_the_first_twenty_are_named(write: Write) -> None:
+    said = refusal(write(*[prompt("a"), "{"] * 1000, prompt("b"))).splitlines()
+    assert "the first 20 of them" in said[0]
+    assert [line.split(":")[0].strip() for line in said[1:]] == [f"line {line}" for line in range(2, 42, 2)]
+
+
+def test_a_file_is_checked_once_for_each_key_and_again_when_it_changed(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(row_file, "bad_rows", lambda *args: (looked.append(1), row_check.bad_rows(*args))[1])
+    path = write('{"prompt": "a", "text": "b"}', '{"prompt": "c", "text": 3}', '{"prompt": "e", "text": "f"}')
+    for _ in range(3):
+        assert JsonlPrompts(path)[1] == "c"
+    assert looked == [1]
+    assert "line 2, key 'text'" in refusal(path, key="text"), "what was right for one key is not for another"
+    write('{"prompt": "a"}', '{"prompt": 3}', '{"prompt": "e"}')
+    assert "line 2, key 'prompt'" in refusal(path)
+
+
+def test_where_no_cache_can_be_kept_rows_are_checked_all_the_same(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "no folder").touch()
+    path = write(prompt("a"), "{", prompt("b"))
+    with pytest.raises(PromptError, match="line 2: not JSON"):
+        JsonlPrompts(path, cache_dir=tmp_path / "no folder")
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "-Infinity", "1e999", '"\\ud83d"', "123456789012345678901234567890"]
+)
+def test_a_field_is_read_as_pythons_json_reads_it(write: Write, value: str) -> None:
+    row = f'{{"prompt": "b", "unused": {value}}}'
+    assert json.loads(row)["prompt"] == "b"
+    assert list(JsonlPrompts(write(prompt("a"), row, prompt("c")))) == ["a", "b", "c"]
+
+
+def test_a_text_with_half_a_pair_of_surrogates_is_the_one_that_python_reads(write: Write) -> None:
+    row = '{"prompt": "b \\ud83d"}'
+    assert JsonlPrompts(write(prompt("a"), row, prompt("c")))[1] == json.loads(row)["prompt"] == "b \ud83d"
+
+
+def test_a_prompt_may_be_the_messages_of_a_chat(write: Write) -> None:
+    chat = [{"role": "system", "content": "short"}, {"role": "user", "content": [{"type": "text", "text": "2 + 2"}]}]
+    prompts = JsonlPrompts(write(prompt("a"), json.dumps({"prompt": chat}), json.dumps({"prompt": chat[:1]})))
+    assert prompts[1:] == [chat, chat[:1]]
 
 
 def test_the_last_row_is_checked_at_birth(write: Write) -> None:

@@ -1,6 +1,6 @@
 """Text to token ids and back: bytes for the tiny model, Megatron's tokenizer for real ones."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from megatron.training import get_args, get_tokenizer
 
@@ -43,6 +43,7 @@ def build_tokens() -> Tokens:
     return MegatronTokens()
 
 
-def encode_prompt(tokens: Tokens, text: str, max_length: int) -> list[int]:
-    """The ids of `text`, of which a too long one keeps the end, where the question usually stands."""
+def encode_prompt(tokens: Tokens, prompt: str | list[dict[str, Any]], max_length: int) -> list[int]:
+    """The ids of a text or a chat, of which a too long one keeps the end, where the question usually stands."""
+    text = prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
     return tokens.encode(text)[-max_length:]
