@@ -90,9 +90,9 @@ def test_a_rank_whose_heartbeats_stop_is_ended_by_ft_launcher_and_the_job_finish
     """What is rendered, with seconds in place of hours; in ft_launcher's environment, to which the ranks report."""
     job = Job((str(HEARTBEATS), str(tmp_path)), nproc_per_node=2, python=str(VENV / "bin" / "python"))
     rendered = nvrx.render(DEFAULT, job._replace(ft_launcher=str(FT_LAUNCHER), nvrx_version="0.4.1"))
-    command = [re.sub(r"(--ft-rank-heartbeat-timeout)=\d+", r"\1=3", word) for word in rendered.command]
+    command = [re.sub(r"(--ft-rank-heartbeat-timeout)=\d+", r"\1=15", word) for word in rendered.command]
     command.insert(1, "--ft-workload-check-interval=0.5")
-    assert "--ft-rank-heartbeat-timeout=3" in command
+    assert "--ft-rank-heartbeat-timeout=15" in command
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "MEGATRON_RESUME_NO_WATCH": "1", "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert ended.returncode == 0, ended.stdout
