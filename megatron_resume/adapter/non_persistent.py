@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from typing import Any
 
 from ..checkpoint.layout import TRACKER, model_folder
@@ -10,6 +11,7 @@ from . import ranks
 
 logger = logging.getLogger("megatron_resume")
 
+_LOCAL = re.compile(r"iter_(\d+)_")
 _SUBFOLDER = "non_persistent"  # Megatron's, of the folder that is loaded from
 
 
@@ -35,9 +37,11 @@ def tell_of_newer(resume: Resume, role: str, args: Any) -> None:
 def _newer(args: Any, directory: str, iteration: int) -> str | None:
     """The folder of a newer checkpoint, as Megatron would look for it."""
     kind = getattr(args, "non_persistent_ckpt_type", None)
-    if kind == "local":  # each node has its own, and only all ranks together know which is whole
-        folder = getattr(args, "non_persistent_local_ckpt_dir", None)
-        return folder if folder and os.path.isdir(folder) and os.listdir(folder) else None
+    if kind == "local":  # each node has its own; only all ranks together know whether it is whole
+        local = getattr(args, "non_persistent_local_ckpt_dir", None)
+        files = [name for _, _, names in os.walk(local) for name in names] if local else []
+        saved = [int(named[1]) for name in files if (named := _LOCAL.match(name))]
+        return str(local) if max(saved, default=0) > iteration else None
     if kind != "global":
         return None
     folder = getattr(args, "non_persistent_global_ckpt_dir", None) or os.path.join(directory, _SUBFOLDER)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,23 +59,18 @@ def check_once(source: Source, cache: Path, what: str, check: Callable[[], None]
     Of the processes of a machine that ask at once one checks, and the others wait for it.
     """
     path = _path(source, cache)
-    passed = path.with_name(f"{path.name}.{hashlib.sha256(what.encode()).hexdigest()[:16]}.checked")
-    if passed.exists():
+    passed = path.with_name(
+        f"{path.name}.{hashlib.sha256(what.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.checked"
+    )
+    if os.path.exists(passed):
         return
-    try:
-        with _locked(path):
-            if not passed.exists():
-                check()
-                _touch(passed)
-    except _Unusable:
-        check()
-
-
-def _touch(path: Path) -> None:
-    try:
-        path.touch()
-    except OSError as error:
-        raise _Unusable(error.strerror) from error
+    with ExitStack() as stack:
+        with suppress(_Unusable):  # each process checks for itself then
+            stack.enter_context(_locked(path))
+        if not os.path.exists(passed):
+            check()
+            with suppress(OSError):
+                passed.touch()
 
 
 def _path(source: Source, cache: Path) -> Path:

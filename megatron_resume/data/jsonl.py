@@ -42,12 +42,14 @@ class JsonlPrompts(Sequence[Prompt]):
         key: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
+        check: bool = True,
     ):
         """`key` defaults to the first known key that the first row has.
 
         The first start on a file reads all of it and keeps an index of its lines in `cache_dir`, by default
         $XDG_CACHE_HOME/megatron_resume/prompts. `progress` is called with the bytes done and in all; without it a
-        reading that takes long is logged.
+        reading that takes long is logged. Without `check` a bad row is an error when it is drawn: for a subclass that
+        catches it.
 
         Raises:
             PromptError: The file cannot be used, or rows of it are no prompts.
@@ -58,7 +60,8 @@ class JsonlPrompts(Sequence[Prompt]):
         if not len(self):
             raise PromptError(f"{self._rows.path}: no prompts; one JSON object per line is needed")
         self._key = self._find_key() if key is None else key
-        _ = self[0], self[-1]
+        if not check:
+            return
         quiet = silent if progress is not None else ProgressLog(f"Checking {self._rows.path}")
         self._rows.refuse_bad_rows(cache, f"prompts 1 {self._key}", self._problem, quiet)
 
@@ -97,7 +100,7 @@ class JsonlPrompts(Sequence[Prompt]):
         """
         if not 0 <= rows <= len(self):
             raise ValueError(f"{self.name} has {len(self)} rows, the digest of {rows} was asked for")
-        return hashlib.sha256(f"{self._key}\n{self._rows.digest(rows)}".encode()).hexdigest()
+        return hashlib.sha256(f"{self._key}\n{self._rows.digest(rows)}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def _prompt(self, row: int) -> Prompt:
         try:
@@ -118,6 +121,8 @@ class JsonlPrompts(Sequence[Prompt]):
             raise _NoPrompt(f": no key {self._key!r}; it has {_names(record)}; {HOW_TO_CHOOSE}")
         prompt: Prompt = record[self._key]
         if (isinstance(prompt, str) and prompt.strip()) or _is_chat(prompt):
+            if not _is_text(prompt):
+                raise _NoPrompt(f", key {self._key!r}: half a pair of surrogates, which no tokenizer takes")
             return prompt
         expected = "expected a text that is not empty, or a list of chat messages (role, content)"
         raise _NoPrompt(f", key {self._key!r}: {expected}, got {_brief(repr(prompt))}")
@@ -158,13 +163,21 @@ def _decoded(data: bytes) -> Any:
         raise
 
 
+def _is_text(prompt: Prompt) -> bool:
+    try:
+        (prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _is_chat(prompt: object) -> bool:
     """Whether it is what chat templates take: messages, each with a role and a content."""
-    return isinstance(prompt, list) and bool(prompt) and all(map(_is_message, prompt))
+    return isinstance(prompt, list) and all(map(_is_message, prompt)) and any(one["content"] for one in prompt)
 
 
 def _is_message(message: object) -> bool:
-    return isinstance(message, dict) and isinstance(message.get("role"), str) and "content" in message
+    return isinstance(message, dict) and bool(message.get("role")) and "content" in message
 
 
 def _names(record: dict[str, Any]) -> str:

@@ -161,9 +161,30 @@ def test_a_field_is_read_as_pythons_json_reads_it(write: Write, value: str) -> N
     assert list(JsonlPrompts(write(prompt("a"), row, prompt("c")))) == ["a", "b", "c"]
 
 
-def test_a_text_with_half_a_pair_of_surrogates_is_the_one_that_python_reads(write: Write) -> None:
-    row = '{"prompt": "b \\ud83d"}'
-    assert JsonlPrompts(write(prompt("a"), row, prompt("c")))[1] == json.loads(row)["prompt"] == "b \ud83d"
+@pytest.mark.parametrize("value", ['"b \\ud83d"', '[{"role": "user", "content": "b \\ud83d"}]'])
+def test_half_a_pair_of_surrogates_in_a_prompt_is_refused_before_a_tokenizer_fails(write: Write, value: str) -> None:
+    said = refusal(write(prompt("a"), f'{{"prompt": {value}}}', prompt("c")))
+    assert "line 2, key 'prompt': half a pair of surrogates" in said
+
+
+def test_a_subclass_may_give_a_text_to_bad_rows(write: Write) -> None:
+    class Mended(JsonlPrompts):
+        def __getitem__(self, position):  # type: ignore[no-untyped-def, override]
+            try:
+                return super().__getitem__(position)
+            except PromptError:
+                return "none"
+
+    path = write(prompt("a"), "{", prompt("c"))
+    assert [Mended(path, check=False)[row] for row in range(3)] == ["a", "none", "c"]
+
+
+def test_a_cache_folder_that_may_not_be_entered_costs_a_check_in_each_process() -> None:
+    with open_folder() as base:
+        (base / "prompts.jsonl").write_text(prompt("a"))
+        (base / "closed").mkdir(mode=0o700)
+        with as_an_ordinary_user():
+            assert list(JsonlPrompts(base / "prompts.jsonl", cache_dir=base / "closed" / "cache")) == ["a"]
 
 
 def test_a_prompt_may_be_the_messages_of_a_chat(write: Write) -> None:

@@ -127,6 +127,58 @@ print(middle.exitcode)
     assert done.stdout == "0\n", done.stderr
 
 
+def test_descriptors_that_are_not_ours_are_left_alone() -> None:
+    """Where the script handles SIGTERM, a child opens files under numbers that its parent's pipe had; so do its own."""
+    done = run("""
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+listener = Listener(asked.set)
+assert not listener.take()
+fork = multiprocessing.get_context("fork")
+
+def inner(files):
+    os._exit(5 if [os.write(file, b"hello") for file in files] == [5] * 300 else 6)
+
+def outer():
+    os.closerange(3, 1000)
+    files = [os.open(os.devnull, os.O_WRONLY) for _ in range(300)]
+    process = fork.Process(target=inner, args=(files,))
+    process.start()
+    process.join()
+    os._exit(process.exitcode & 255)
+
+process = fork.Process(target=outer)
+process.start()
+process.join()
+print(process.exitcode)
+""")
+    assert done.stdout == "5\n", done.stderr
+
+
+def test_signals_that_a_child_blocks_come_when_it_waits_for_them() -> None:
+    done = run("""
+listening()
+pid = os.fork()
+if pid == 0:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os._exit(signal.sigwait({signal.SIGUSR1}))
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == signal.SIGUSR1)
+""")
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_what_subprocess_starts_has_one_thread_and_ends_by_sigterm() -> None:
+    done = run("""
+import subprocess
+listening()
+threads = lambda: print(len(os.listdir("/proc/self/task")), flush=True)
+process = subprocess.Popen(["sleep", "600"], preexec_fn=threads)
+process.terminate()
+print(process.wait())
+""")
+    assert done.stdout == f"1\n{-signal.SIGTERM}\n", done.stderr
+
+
 def test_children_outlive_what_a_launcher_sends_to_all_until_the_rank_leaves() -> None:
     done = run("""
 listener = listening()
