@@ -258,7 +258,6 @@ def _run(job: Job) -> dict[str, Any]:
     os.close(writer)
     timed_out = not _wait(leader, started + job.timeout)
     # The leader is dead but not reaped, so its number still means this job's session alone.
-    _let_watchdogs_write(leader)
     _signal_group(leader, signal.SIGKILL)
     os.waitpid(leader, 0)
     with os.fdopen(reader) as pipe:
@@ -272,25 +271,21 @@ def _run(job: Job) -> dict[str, Any]:
     }
 
 
-def _let_watchdogs_write(session: int) -> None:
-    """Those of dead ranks record how these ended, and end; no launcher is in their way, so neither are we."""
+def _let_watchdogs_write(ranks: list[int]) -> None:
+    """Those of dead ranks record how these ended, and end: on a busy machine later than a launcher looks."""
     deadline = time.monotonic() + WATCHDOG_S
-    while time.monotonic() < deadline and any(map(_is_watchdog, _processes_of(session))):
+    while time.monotonic() < deadline and any(
+        _watches(pid, ranks) for pid in filter(str.isdecimal, os.listdir("/proc"))
+    ):
         time.sleep(POLL_S)
 
 
-def _processes_of(session: int) -> Iterator[int]:
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            if os.getsid(int(name)) == session:
-                yield int(name)
-
-
-def _is_watchdog(pid: int) -> bool:
+def _watches(pid: str, ranks: list[int]) -> bool:
     try:
-        return b"megatron_resume.watch.watchdog" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return False
+    return "megatron_resume.watch.watchdog" in words and any(f'"pid":{rank},' in words for rank in ranks)
 
 
 def _wait(pid: int, deadline: float) -> bool:
@@ -454,7 +449,7 @@ def _wait_for_ranks(pids: list[int]) -> tuple[list[int], int]:
     codes: dict[int, int] = {}
     first, kill_at = 0, float("inf")
     while len(codes) < len(pids):
-        ended = {pid: os.waitstatus_to_exitcode(status) for pid, status in _ended(set(pids) - codes.keys())}
+        ended = dict(_ended(set(pids) - codes.keys()))
         codes |= ended
         if not first and any(ended.values()):
             # Of those that ended since the last look a killed one (negative) is the cause, which the others follow.
@@ -463,12 +458,18 @@ def _wait_for_ranks(pids: list[int]) -> tuple[list[int], int]:
         if time.monotonic() > kill_at:
             _signal_all(set(pids) - codes.keys(), signal.SIGKILL)
         time.sleep(POLL_S)
+    _let_watchdogs_write(pids)
+    for pid in pids:
+        os.waitpid(pid, 0)
     return [codes[pid] for pid in pids], first
 
 
-def _ended(pids: set[int]) -> list[tuple[int, int]]:
-    """Process and wait status of each that has ended."""
-    return [(pid, status) for pid in pids for ended, status in [os.waitpid(pid, os.WNOHANG)] if ended]
+def _ended(pids: set[int]) -> Iterator[tuple[int, int]]:
+    """Process and exit code of each that has ended; none is collected yet, so that its watchdog sees the code, too."""
+    for pid in pids:
+        status = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if status is not None:
+            yield pid, status.si_status if status.si_code == os.CLD_EXITED else -status.si_status
 
 
 def _signal_all(pids: set[int], number: int) -> None:
