@@ -19,6 +19,7 @@ from support.watched_ranks import Ranks
 
 
 def cause(ranks: Ranks) -> Failure:
+    until(lambda: list(lives(ranks.root)))
     (life,) = lives(ranks.root)
     assert life.cause is not None
     return life.cause
