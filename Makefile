@@ -21,7 +21,7 @@ $(STAMP): setup.py constraints.txt tools/venv.sh
 demo: $(STAMP)  ## train a tiny RLHF run, kill it twice, and prove that nothing differs (3 minutes)
 	$(PY) examples/megatron/demo.py
 
-test: $(STAMP)  ## the tests (8 minutes); FAST=1: those without Megatron, in one; T=pattern: those whose name matches
+test: $(STAMP)  ## the tests; FAST=1: those without Megatron; T=pattern: those whose name matches
 	$(PY) -m pytest $(PARALLEL) -m "not slow$(if $(FAST), and not megatron)" $(if $(T),-k "$(T)")
 
 test-all: megatrons venv-nvrx  ## the tests, and those that train for minutes

@@ -16,9 +16,10 @@ class BadRow(NamedTuple):
 
 
 def bad_rows(file: BinaryIO, size: int, problem: Callable[[bytes], str | None], progress: Progress) -> list[BadRow]:
-    """The first bad rows in the first `size` bytes of `file`, which stands at its beginning: 20 at most.
+    """The first bad rows in the first `size` bytes of `file`, which stands at its beginning.
 
-    `problem` gets the bytes of a row and says what is wrong with it, or None. Raises EOFError as `scan` does.
+    At most one more than are told. `problem` gets the bytes of a row and says what is wrong with it, or None. Raises
+    EOFError as `scan` does.
     """
     found: list[BadRow] = []
     before = 0
@@ -28,7 +29,7 @@ def bad_rows(file: BinaryIO, size: int, problem: Callable[[bytes], str | None], 
             if number in blank or (said := problem(lines.block[begin:end].strip())) is None:
                 continue
             found.append(BadRow(before + number + 1, said))
-            if len(found) == MOST:
+            if len(found) > MOST:
                 return found
         before += len(lines.ends)
     return found

@@ -99,8 +99,8 @@ class RowFile:
     def _bad(self, found: list[BadRow]) -> PromptError:
         if len(found) == 1:
             return PromptError(shown_in_line(f"{self.path}, line {found[0].line}{found[0].found}"))
-        told = "".join(f"\n  line {row.line}{shown_in_line(row.found)}" for row in found)
-        first = f"the first {MOST} of them" if len(found) == MOST else f"{len(found)} rows"
+        told = "".join(f"\n  line {row.line}{shown_in_line(row.found)}" for row in found[:MOST])
+        first = f"the first {MOST} of them" if len(found) > MOST else f"{len(found)} rows"
         return PromptError(f"{shown_in_line(str(self.path))} has rows that are no prompts, {first}:{told}")
 
     def digest(self, rows: int) -> str:

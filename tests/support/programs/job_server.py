@@ -132,11 +132,12 @@ def _import_megatron() -> None:
 
 def _remember_help_texts() -> None:
     """Megatron parses its own sources for them whenever arguments are parsed: a seventh of a second each time."""
-    from megatron.training import argument_utils, arguments
+    try:
+        from megatron.training.argument_utils import ArgumentGroupFactory as factory
+        from megatron.training.arguments import add_megatron_arguments
 
-    factory = getattr(argument_utils, "ArgumentGroupFactory", None)
-    read = getattr(factory, "_get_field_docstrings", None)
-    if factory is None or read is None:  # an old Megatron
+        read = factory._get_field_docstrings
+    except (ImportError, AttributeError):  # an old Megatron
         return
     texts: dict[type, dict[str, str]] = {}
 
@@ -146,7 +147,7 @@ def _remember_help_texts() -> None:
         return dict(texts[of])
 
     factory._get_field_docstrings = remembered
-    arguments.add_megatron_arguments(argparse.ArgumentParser())
+    add_megatron_arguments(argparse.ArgumentParser())
 
 
 def _listen(path: Path, owner_ends: int) -> NoReturn:
