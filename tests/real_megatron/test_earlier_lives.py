@@ -24,7 +24,7 @@ def test_a_point_that_megatron_cannot_load_is_passed_over_once_and_said_aloud(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
     run = new_run()
-    run.killed("train_step@policy:5")
+    run.killed("commit.end:2")
     assert run.status()["point"] == {"iteration": 4, "attempt": 1}
     spoil(run.output / "checkpoints" / "policy" / "iter_0000004" / ".metadata")
     failed = run.start()
@@ -39,7 +39,7 @@ def test_a_point_that_megatron_cannot_load_is_passed_over_once_and_said_aloud(
 
 def test_where_the_older_point_cannot_be_loaded_either_the_budget_ends_it(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    run.killed("train_step@policy:5")
+    run.killed("commit.end:2")
     for iteration in (2, 4):
         spoil(run.output / "checkpoints" / "policy" / f"iter_000000{iteration}" / ".metadata")
     env: dict[str, str | None] = {POLICY: '{"max_restarts": 3}'}
