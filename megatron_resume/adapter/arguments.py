@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from ..config import KEYS, add_flags
-from ..errors import ConfigError, ResumeError
+from ..errors import ConfigError, RejoinError, ResumeError
 from ..hooks import AnyFunction
 from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
@@ -77,6 +77,8 @@ def wrap_validate(original: AnyFunction) -> AnyFunction:
 
 def wrap_initialize_megatron(original: AnyFunction) -> AnyFunction:
     def initialize_megatron(*args: Any, **kwargs: Any) -> Any:
+        with truthful_end():
+            _check_first_time()
         result = original(*args, **kwargs)
         current = session.current()
         if current is not None:
@@ -85,6 +87,16 @@ def wrap_initialize_megatron(original: AnyFunction) -> AnyFunction:
         return result
 
     return initialize_megatron
+
+
+def _check_first_time() -> None:
+    """Raises RejoinError in a process that trains already: what hooks know of it is of its first beginning."""
+    current = session.current()
+    if current is not None and current.is_open:
+        raise RejoinError(
+            f"Megatron is initialized again in a process whose attempt {current.attempt} has begun, as by a restart in "
+            "process after a fault; only a new process can resume, so this one ends and its launcher starts it again"
+        )
 
 
 def role_args(role: str, args: Any) -> Any:

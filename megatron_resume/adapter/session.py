@@ -377,4 +377,10 @@ def check_resumable(role: str | None, args: Any) -> None:
                 f"with {flag} the {lost} are not saved, and a resumed run would differ; leave {flag} out, or leave "
                 "out --data-checkpoint-path"
             )
+    if getattr(args, "inprocess_restart", None):
+        raise ConfigError(
+            "--inprocess-restart trains again in a process that trained before, from weights that nobody checked; "
+            "leave it out and let a launcher restart the process (megatron-resume launch, torchrun --max-restarts), or "
+            "leave out --data-checkpoint-path"
+        )
     formats.check(args)

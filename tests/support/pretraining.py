@@ -13,6 +13,7 @@ from .runs import ASYNC, Server, megatron_flags, once
 class Pretraining:
     """One pretraining job of 8 iterations that saves after every third."""
 
+    num_ranks = 2
     script: Path | None = None  # that imports us itself; else ours is run, unedited, by `megatron-resume run`
 
     def __init__(self, server: Server, output: Path, *flags: str):
@@ -29,7 +30,7 @@ class Pretraining:
         self.losses.append(self.output / f"losses{len(self.losses)}.txt")
         env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses[-1]), **more}
         env["SIGTERM_AT"] = None if sigterm_at is None else str(sigterm_at)
-        job: dict[str, Any] = {"name": "pretrain", "log": str(log)}
+        job: dict[str, Any] = {"name": "pretrain", "log": str(log), "num_ranks": self.num_ranks}
         job["script"] = str(self.script or PROGRAMS / "run_command.py")
         argv = [*([] if self.script else [str(PROGRAMS / "stock_pretrain.py")]), *self.argv]
         result = self.server.run(**job, argv=argv, env=env, fork_helpers=True)

@@ -4,8 +4,8 @@ Its data are as of SFT where Megatron was started with --sft: the second half of
 Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats, and gets SIGTERM, as from
 a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it. With GATE set
 to `iteration:file` it stands still in that iteration until the file is there, and dies where that says so. With
-REFERENCE set, the weights of a reference are loaded in the way of Megatron's RL, and their digest is appended to that
-file.
+FAULT_AT set it fails in that iteration, and is restarted in its process. With REFERENCE set, the weights of a
+reference are loaded in the way of Megatron's RL, and their digest is appended to that file.
 """
 
 import hashlib
@@ -17,12 +17,17 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from megatron.core import rerun_state_machine
 from megatron.core.enums import ModelType
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.training import arguments, get_args, pretrain, training
 from megatron.training.arguments import core_transformer_config_from_args
 from megatron.training.checkpointing import load_checkpoint
+
+
+class FaultError(Exception):
+    """What goes wrong in the iteration FAULT_AT."""
 
 
 class Rows(torch.utils.data.Dataset):
@@ -73,6 +78,9 @@ def loss_func(rows, losses):
     mean = losses.float().mean()
     if os.environ.get("SIGTERM_AT") == str(get_args().curr_iteration + 1):
         os.kill(os.getpid(), signal.SIGTERM)
+    if os.environ.get("FAULT_AT") == str(get_args().curr_iteration + 1):
+        os.environ["FAULT_AT"] = "once"
+        raise FaultError
     stand_at_gate(get_args().curr_iteration + 1)
     if torch.distributed.get_rank() == 0:
         if "LOOKS_AT_PROGRESS" in os.environ:
@@ -94,6 +102,18 @@ def digest(model):
     for _, weight in sorted(model[0].named_parameters()):
         found.update(weight.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
+
+
+def restarted_in_process(train):
+    """As NVRx's wrapper does on a GPU: after the fault all is taken down, and training begun again."""
+    try:
+        train()
+    except FaultError:
+        training.destroy_global_state()
+        rerun_state_machine.destroy_rerun_state_machine()
+        torch.distributed.destroy_process_group()
+        print("pretrain() is called again", flush=True)
+        train()
 
 
 def load_a_reference_first(train):
@@ -120,13 +140,20 @@ def load_a_reference_first(train):
 
 
 def main():
+    if "REFERENCE" in os.environ:
+        training.train = load_a_reference_first(training.train)
+    if "FAULT_AT" in os.environ:
+        restarted_in_process(train_once)
+    else:
+        train_once()
+
+
+def train_once():
     parsed = ()
     if hasattr(arguments, "parse_and_validate_args"):  # from 0.18 on
         from megatron.training.argument_utils import pretrain_cfg_container_from_args
 
         parsed = (pretrain_cfg_container_from_args(arguments.parse_and_validate_args()),)
-    if "REFERENCE" in os.environ:
-        training.train = load_a_reference_first(training.train)
     pretrain(
         *parsed,
         train_valid_test_dataset_provider=datasets,
