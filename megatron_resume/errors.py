@@ -23,6 +23,10 @@ class PromptError(ConfigError):
     """A file of prompts cannot be used, or one of its rows is no prompt; the message names file, line and key."""
 
 
+class DivergedError(ConfigError):
+    """Ranks hold different states of what they are to share, so that one for all of them would be wrong."""
+
+
 class MismatchError(ResumeError):
     """The job was changed so that it can no longer continue from its resume point."""
 

@@ -66,12 +66,14 @@ def track(name: str, obj: Any, *, experience: bool = False, per_rank: bool = Fal
     On a resumed start the state that was saved is given back here: before models are loaded, so that a dataset that
     changed is refused before any work. There are three kinds:
 
-    - State of the job, as of a controller: that of rank 0 is saved, and every rank gets it.
+    - State of the job, as of a controller: that of rank 0 is saved, and every rank gets it. It must be the same on all
+      ranks that track it: a save at which it is not is not committed, and the job ends with 78 at its next step.
     - Orders that prompts are drawn in: `megatron_resume.data.EpisodeSampler`, and Megatron's own
       `MegatronPretrainingSampler` and `MegatronPretrainingRandomSampler`. They follow the job's consumed samples,
       whatever a loader has drawn ahead, and `advance` moves an EpisodeSampler.
-    - State of each data-parallel rank: torchdata's `StatefulDataLoader`, and what is tracked with `per_rank`. That of
-      every rank is saved, and each gets its own; another number of ranks is refused.
+    - State of each rank: torchdata's `StatefulDataLoader`, and what is tracked with `per_rank`. That of every rank is
+      saved, and each gets its own; another number of data-parallel ranks is refused, and where tensor- or
+      pipeline-parallel ranks differ, too, any other layout.
 
     Args:
         name: the same at every start.
@@ -80,7 +82,7 @@ def track(name: str, obj: Any, *, experience: bool = False, per_rank: bool = Fal
             has no such object, as tensor-parallel ranks have no loader.
         experience: `obj` holds all that is needed to go on in the middle of an episode, so saves in
             there may be committed.
-        per_rank: each data-parallel rank has a state of its own.
+        per_rank: each rank has a state of its own, as of a mean of what it saw, or an average of its shard.
         own_position: a sampler that is not the order of the prompts, as of an evaluation: it keeps its own position.
 
     Raises:

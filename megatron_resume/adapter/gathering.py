@@ -1,4 +1,4 @@
-"""What every rank hands in at a save: its random states and the state of its data loaders. Rank 0 gets them all."""
+"""What every rank hands in at a save: its random states, and what it tracks. Rank 0 gets all of it."""
 
 from typing import Any
 
@@ -6,7 +6,8 @@ import msgspec
 
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.records import Rng
-from . import background, loaders, ranks, rng
+from . import background, loaders, ranks, rng, sharing
+from .tracked import Tracked
 
 
 class OfRank(msgspec.Struct, frozen=True):
@@ -14,9 +15,10 @@ class OfRank(msgspec.Struct, frozen=True):
 
     random: rng.Captured
     loaders: loaders.Captured
+    shared: sharing.Captured  # of rank 0 nothing: it is in the data checkpoint
 
     def pack(self) -> bytes:
-        return msgspec.msgpack.encode((self.random.pack(), self.loaders.pack()))
+        return msgspec.msgpack.encode((self.random.pack(), self.loaders.pack(), self.shared.digests()))
 
 
 class Gathered(msgspec.Struct, frozen=True):
@@ -28,18 +30,23 @@ class Gathered(msgspec.Struct, frozen=True):
     unused: tuple[str, ...]  # keys of earlier ones that were not unpacked
     layout: dict[str, int]
 
-    def unpack(self) -> tuple[Rng, dict[str, Any], Arrays]:
-        """Random states and tracked loaders for the data checkpoint, and the arrays of both.
+    def unpack(self, shared: sharing.Captured) -> tuple[Rng, dict[str, Any], Arrays]:
+        """Random states and what ranks have their own of, for the data checkpoint, and the arrays of both.
+
+        Args:
+            shared: what rank 0 saves for all.
 
         Raises:
             DamagedError: Something of a rank did not arrive.
+            DivergedError: A rank holds another state of what all share.
         """
         packed = [self.mine.pack(), *ranks.collect(self.store, self.key, self.layout["ranks"])]
         for key in self.unused:  # afterwards: a rank that handed this in has handed in what was before it
             ranks.drop(self.store, key, self.layout["ranks"])
-        parts = [msgspec.msgpack.decode(part, type=tuple[bytes, bytes]) for part in packed]
-        random_states, arrays = rng.merge([random for random, _ in parts], self.layout)
-        tracked, loader_arrays = loaders.merge([states for _, states in parts])
+        parts = [msgspec.msgpack.decode(part, type=tuple[bytes, bytes, dict[str, bytes]]) for part in packed]
+        sharing.check(shared, {rank: digests for rank, (_, _, digests) in enumerate(parts) if rank})
+        random_states, arrays = rng.merge([random for random, _, _ in parts], self.layout)
+        tracked, loader_arrays = loaders.merge([states for _, states, _ in parts], self.layout)
         return random_states, tracked, {**arrays, **loader_arrays}
 
 
@@ -48,15 +55,17 @@ def keys_of(states: Gathered | None) -> tuple[str, ...]:
     return () if states is None else (*states.unused, states.key)
 
 
-def gather(key: str, unused: tuple[str, ...], of_loaders: loaders.Captured) -> Gathered | None:
-    """Capture the random states of this rank, and hand them to rank 0 with `of_loaders`. Call on every rank.
+def gather(key: str, unused: tuple[str, ...], tracked: Tracked) -> Gathered | None:
+    """Capture what belongs to this rank, and hand it to rank 0. Call on every rank.
 
     Args:
         key: the same on every rank, and another each time.
         unused: keys of earlier ones that rank 0 did not ask for; they are deleted with this one.
     """
-    mine, store = OfRank(rng.capture(), of_loaders), ranks.store()
-    if ranks.rank() == 0:
+    is_first = ranks.rank() == 0
+    shared = sharing.Captured({}, {}) if is_first else tracked.capture_shared()
+    mine, store = OfRank(rng.capture(), tracked.capture_of_rank(), shared), ranks.store()
+    if is_first:
         return Gathered(mine, store, key, unused, rng.layout())
     if store is not None:
         background.submit(lambda: ranks.post(store, key, mine.pack()))

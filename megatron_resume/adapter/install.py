@@ -31,6 +31,7 @@ def install() -> None:
     hook_set.install()
     loader_workers.hook_set.install()
     _speak()
+    atexit.register(saving.end_if_unfinished)  # what came first is called last
     atexit.register(_at_exit)
     logger.debug("hooks: %s", ", ".join(f"{hook.name} {hook_set.state(hook)}" for hook in hook_set.hooks))
 
@@ -41,6 +42,7 @@ def uninstall() -> None:
     loader_workers.hook_set.uninstall()
     _at_exit()
     atexit.unregister(_at_exit)
+    atexit.unregister(saving.end_if_unfinished)
     saving.forget()
     session.forget()
     training.forget()

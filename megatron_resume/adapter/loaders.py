@@ -1,4 +1,4 @@
-"""Tracked objects of which each data-parallel rank has its own, such as torchdata's StatefulDataLoader."""
+"""Tracked objects of which each rank has its own, such as torchdata's StatefulDataLoader."""
 
 import sys
 from collections.abc import Iterable
@@ -7,68 +7,107 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from ..checkpoint import arrays as codec
 from ..checkpoint.arrays import Arrays
 from ..errors import DamagedError, MismatchError
+from . import ranks
 
 TAG = "$ranks"  # in the data checkpoint: the states of all data-parallel ranks, in their order
+ALL = "$all_ranks"  # the states of all ranks, null of one that tracks none; `layout` says which ranks can take them
+
+_OfName = tuple[Any, dict[str, tuple[str, tuple[int, ...], bytes]]]  # a state and its arrays: dtype, shape, bytes
+_Packed = tuple[int, dict[str, bytes]]  # data-parallel rank; each name's packed _OfName
 
 
 class Captured(msgspec.Struct, frozen=True):
-    """The states of this rank's loaders by name, packed for a data checkpoint."""
+    """What this rank has its own of, by name: states, and the arrays that each names."""
 
-    data_rank: int  # data-parallel; tensor- and pipeline-parallel ranks read the same data, or none
-    states: dict[str, Any]
-    arrays: Arrays
+    data_rank: int
+    states: dict[str, tuple[Any, Arrays]]
 
     def pack(self) -> bytes:
-        arrays = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in self.arrays.items()}
-        return msgspec.msgpack.encode((self.data_rank, self.states, arrays))
+        """Equal states are equal bytes, whichever rank they are of."""
+        return msgspec.msgpack.encode((self.data_rank, {name: _packed(*of) for name, of in self.states.items()}))
 
 
-_Packed = tuple[int, dict[str, Any], dict[str, tuple[str, tuple[int, ...], bytes]]]
+def _packed(state: Any, arrays: Arrays) -> bytes:
+    plain = {name: (array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()}
+    return msgspec.msgpack.encode((state, plain))
 
 
-def merge(parts: Iterable[bytes]) -> tuple[dict[str, Any], Arrays]:
-    """The states of all data-parallel ranks by name, as they are stored; the first rank that has one speaks.
+def merge(parts: Iterable[bytes], layout: dict[str, int]) -> tuple[dict[str, Any], Arrays]:
+    """The states of all ranks by name, as they are stored.
+
+    One for each data-parallel rank, whose tensor- and pipeline-parallel ranks read the same data or none; if these
+    differ, one for each rank.
+
+    Args:
+        parts: what each rank packed, in rank order.
+        layout: of `rng.layout`.
 
     Raises:
         DamagedError: A data-parallel rank tracks no object of a name that others track.
     """
-    states: dict[str, dict[int, Any]] = {}
+    of_ranks = [msgspec.msgpack.decode(part, type=_Packed) for part in parts]
+    data_ranks = sorted({data_rank for data_rank, _ in of_ranks})
+    states: dict[str, Any] = {}
     arrays: Arrays = {}
-    data_ranks = set()
-    for part in parts:
-        data_rank, of_rank, packed = msgspec.msgpack.decode(part, type=_Packed)
-        data_ranks.add(data_rank)
-        for name in of_rank:
-            states.setdefault(name, {}).setdefault(data_rank, of_rank[name])
-        arrays.update({n: np.frombuffer(data, dtype).reshape(shape) for n, (dtype, shape, data) in packed.items()})
-    for name, of_ranks in states.items():
-        if missing := sorted(data_ranks - of_ranks.keys()):
+    for name in dict.fromkeys(name for _, of_rank in of_ranks for name in of_rank):
+        distinct = {rank: {own[name] for at, own in of_ranks if at == rank and name in own} for rank in data_ranks}
+        missing = [rank for rank, found in distinct.items() if not found]
+        if missing:
             raise DamagedError(f"data-parallel rank {missing[0]} tracks no {name!r}; call track there, too")
-    return {name: {TAG: [of_ranks[rank] for rank in sorted(of_ranks)]} for name, of_ranks in states.items()}, arrays
+        if all(len(found) == 1 for found in distinct.values()):
+            one_each = zip(data_ranks, (found.pop() for found in distinct.values()), strict=True)
+            states[name] = {TAG: [_stored(name, rank, own, arrays) for rank, own in one_each]}
+        else:
+            each = enumerate(own.get(name) for _, own in of_ranks)
+            found = [None if own is None else _stored(name, rank, own, arrays) for rank, own in each]
+            states[name] = {ALL: found, "layout": layout}
+    return states, arrays
+
+
+def _stored(name: str, place: int, packed: bytes, arrays: Arrays) -> Any:
+    """The state of one rank; its arrays go into `arrays`, under names that no other rank has."""
+    state, own = msgspec.msgpack.decode(packed, type=_OfName)
+    new = {old: f"{_prefix(name)}@{place}{old.removeprefix(_prefix(name))}" for old in own}
+    arrays.update({new[old]: np.frombuffer(data, dtype).reshape(shape) for old, (dtype, shape, data) in own.items()})
+    return codec.renamed(state, new)
+
+
+def _prefix(name: str) -> str:
+    return f"tracked/{name}"
+
+
+def capture(name: str, state: Any, tensor: codec.TensorToArray) -> tuple[Any, Arrays]:
+    """`state` of the object `name` as it is stored, and its arrays."""
+    arrays: Arrays = {}
+    return codec.pack(state, _prefix(name), arrays, tensor), arrays
 
 
 def is_of_ranks(state: Any) -> bool:
-    """Whether a stored state is one for each data-parallel rank."""
-    return isinstance(state, dict) and TAG in state
+    """Whether a stored state is one for each rank, or for each data-parallel one."""
+    return isinstance(state, dict) and (TAG in state or ALL in state)
 
 
-def state_of(name: str, state: Any, data_rank: int, data_ranks: int) -> Any:
-    """The stored state of one rank.
+def state_of(name: str, state: Any, data_rank: int, data_ranks: int, layout: dict[str, int]) -> Any:
+    """The stored state of this rank.
 
     Raises:
         DamagedError: It is no list of states.
-        MismatchError: It was saved by another number of data-parallel ranks, or of an object that all share.
+        MismatchError: It was saved by ranks that were laid out otherwise, or of an object that all share.
     """
     if not is_of_ranks(state):
         raise MismatchError(
             f"{name!r} was saved as one state for all ranks, and now each rank has its own; track what was tracked, "
             "or track it under another name"
         )
-    states = state[TAG]
+    tag = TAG if TAG in state else ALL
+    states = state[tag]
     if not isinstance(states, list):
-        raise DamagedError(f"the state of {name!r} is damaged: {TAG} holds {type(states).__name__}")
+        raise DamagedError(f"the state of {name!r} is damaged: {tag} holds {type(states).__name__}")
+    if tag == ALL:
+        return _of_this_rank(name, states, state.get("layout"), layout)
     if len(states) != data_ranks:
         raise MismatchError(
             f"{name!r} holds the position of each of {len(states)} data-parallel ranks, and this run has {data_ranks}: "
@@ -76,6 +115,20 @@ def state_of(name: str, state: Any, data_rank: int, data_ranks: int) -> Any:
             "megatron_resume.data.EpisodeSampler.for_rank, whose order does not depend on ranks"
         )
     return states[data_rank]
+
+
+def _of_this_rank(name: str, states: list[Any], saved: Any, layout: dict[str, int]) -> Any:
+    if saved != layout or len(states) != layout["ranks"]:
+        raise MismatchError(
+            f"{name!r} holds the state of each of {len(states)} ranks ({saved!a:.200}), and this run has {layout}: "
+            "no rank could tell which is its own. Start with the same parallel sizes"
+        )
+    found = states[ranks.rank()]
+    if found is None:
+        raise MismatchError(
+            f"{name!r} was not tracked on rank {ranks.rank()} when it was saved; track what was tracked"
+        )
+    return found
 
 
 def reshards(name: str, obj: Any, state: Any, data_ranks: int, *, mid_episode: bool) -> bool:
@@ -86,7 +139,7 @@ def reshards(name: str, obj: Any, state: Any, data_ranks: int, *, mid_episode: b
     """
     if not is_batches(getattr(obj, "batch_sampler", None)):
         return False
-    if not is_of_ranks(state) or not isinstance(state[TAG], list) or len(state[TAG]) == data_ranks:
+    if not isinstance(state, dict) or not isinstance(state.get(TAG), list) or len(state[TAG]) == data_ranks:
         return False
     if mid_episode:
         raise MismatchError(

@@ -3,7 +3,7 @@
 import inspect
 import logging
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..watch import marks
 from . import curves, formats, gathering, helper_processes, ranks, save_folders, session, stopping
 from .committer import after_commits
 from .ending import truthful_end
+from .finalizing import Finalizing, Save
 from .gathering import Gathered
 from .lease_keeper import superseded
 from .session import Session
@@ -30,32 +31,21 @@ from .writer import FinishedSave, Proofs, Writer
 logger = logging.getLogger("megatron_resume")
 
 
-class Save(msgspec.Struct):
-    """A save that Megatron has begun; on an asynchronous one its requests finish later."""
-
-    role: str
-    iteration: int
-    finished: FinishedSave | None  # on rank 0: what the writer gets
-    completes: bool = False  # all that this process holds; the same on every rank
-    nobody_was_asked: Callable[[], bool] | None = None  # to end, on any rank, when a save that completes began
-    requests: int = 0  # asynchronous requests scheduled for it
-    finalized: int = 0  # of these, how many ran their finalizers
-    returned: bool = False
-
-    @property
-    def done(self) -> bool:
-        return self.returned and self.finalized == self.requests
-
-
-class Saves(msgspec.Struct):
+class Saves:
     """The saves of this process: which one Megatron is in, which are on their way, which are done."""
 
-    begun: Save | None = None
-    in_flight: list[Save] = []
-    known: set[tuple[str, int]] = set()  # (role, iteration) saved by this attempt
-    tried: Counter[tuple[str, int]] = msgspec.field(default_factory=Counter)  # also what failed, or is no resume point
-    unused: list[str] = []  # on rank 0: keys of random states that came to no resume point
-    writer: Writer | None = None  # on rank 0, from the first save on
+    def __init__(self) -> None:
+        self.begun: Save | None = None
+        self.known: set[tuple[str, int]] = set()  # (role, iteration) saved by this attempt
+        self.tried = Counter[tuple[str, int]]()  # also what failed, or is no resume point
+        self.unused: list[str] = []  # on rank 0: keys of random states that came to no resume point
+        self.writer: Writer | None = None  # on rank 0, from the first save on
+        self.finalizing = Finalizing(lambda: self.writer.diverged if self.writer else None)
+
+    @property
+    def in_flight(self) -> list[Save]:
+        """In the order in which they were begun; the same on every rank."""
+        return self.finalizing.in_flight
 
     def hand_on(self) -> Save | None:
         """Give what is done to the writer, in the order in which it was begun; returns the last that completes a point.
@@ -79,6 +69,7 @@ def forget() -> None:
     global _saves
     if _saves.writer is not None:
         _saves.writer.wait()
+    _saves.finalizing.forget()
     _saves = Saves()
 
 
@@ -150,6 +141,7 @@ def wrap_maybe_finalize_async_save(original: AnyFunction) -> AnyFunction:
             if current is not None:
                 _end_if_superseded(current, error)
             raise
+        _saves.finalizing.called()
         # Only now, after its all_reduce, has every rank's finalizer run: a mark alone means this rank's.
         _stop_after(_saves.hand_on())
         return result
@@ -176,13 +168,23 @@ def warn_of_unfinished() -> None:
                 name,
                 ", ".join(missing),
             )
-    for save in _saves.in_flight:
-        logger.warning(
-            "%s of iteration %d is not committed: its asynchronous save was never finalized; call "
-            "maybe_finalize_async_save(blocking=True) before leaving",
-            save.role,
-            save.iteration,
-        )
+    _saves.finalizing.warn()
+
+
+def check_shared_state() -> None:
+    """Before more is trained, on rank 0: raises DivergedError when ranks hold different states of what all share."""
+    if _saves.writer is not None and _saves.writer.diverged is not None:
+        raise _saves.writer.diverged
+
+
+def after_train_step() -> None:
+    """Let Megatron finish asynchronous saves, if the loop does not. Call on every rank."""
+    _saves.finalizing.after_step()
+
+
+def end_if_unfinished() -> None:
+    """Call last at the end of this process."""
+    _saves.finalizing.end_if_unfinished()
 
 
 def _megatron_args() -> Any:
@@ -214,9 +216,7 @@ def _returned(save: Save) -> Save | None:
     if save.requests == 0:  # synchronous: Megatron's tracker is written
         return _saves.hand_on()
     if save.completes and stopping.is_agreed():  # nothing else would finish it in time
-        from megatron.training import async_utils
-
-        async_utils.maybe_finalize_async_save(blocking=True)
+        _saves.finalizing.ask(blocking=True)
     return None
 
 
@@ -234,8 +234,10 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     if current.save_folders.get(role, session.resolved(args.save)) != session.resolved(args.save):
         return None  # an extra copy elsewhere, such as the best so far
     current.open()
+    _saves.finalizing.before_save(role, current.config.max_uncommitted_saves)
     problem = _look_for_newer_attempt(current)
     if _saves.writer is not None:
+        check_shared_state()
         _saves.writer.check(current.config.max_uncommitted_saves)
     current.saves += 1
     current.iteration = iteration
@@ -248,7 +250,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
     states = _gather_states(current, role, iteration)
-    save = Save(role, iteration, finished=None, completes=_completes(current, role, iteration, _saves.tried))
+    save = Save(role, iteration, completes=_completes(current, role, iteration, _saves.tried))
+    save.calls = _saves.finalizing.calls
     if save.completes:
         save.nobody_was_asked = stopping.ask_before_save()
     current.saved_at[role] = (iteration, current.trained)
@@ -258,6 +261,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"), states, problem)
         _saves.known.add((role, iteration))
     _saves.begun = save
+    _saves.finalizing.watch_end()
     crash_point("save.begin", role)
     return save
 
@@ -327,10 +331,8 @@ def _was_trained(current: Session, role: str) -> bool:
 def _already_saved(role: str, iteration: int) -> Save:
     logger.info("%s of iteration %d is saved already and not saved again", role, iteration)
     if any((save.role, save.iteration) == (role, iteration) for save in _saves.in_flight):
-        from megatron.training.async_utils import maybe_finalize_async_save
-
-        maybe_finalize_async_save(blocking=True)
-    return Save(role, iteration, None, returned=True)
+        _saves.finalizing.ask(blocking=True)
+    return Save(role, iteration, returned=True)
 
 
 def _in_mid_episode_without_experience(current: Session, role: str, iteration: int) -> bool:
@@ -374,7 +376,7 @@ def _gather_states(current: Session, role: str, iteration: int) -> Gathered | No
     unused, _saves.unused = tuple(_saves.unused), []
     if _saves.writer is not None:
         unused += _saves.writer.take_unused()
-    return gathering.gather(key, unused, current.tracked.capture_of_rank())
+    return gathering.gather(key, unused, current.tracked)
 
 
 def _completes(current: Session, role: str, iteration: int, saves: Container[tuple[str, int]]) -> bool:

@@ -74,8 +74,12 @@ def should_stop(session: Session) -> bool:
     if not _agreed:
         _agreed = not ranks.everywhere(not _was_asked())
         _say_that_it_stops()
-    if _agreed and ranks.from_rank_0([int(_is_all_committed(session))])[0]:
-        _leave(session)
+    if _agreed:
+        from megatron.training import async_utils
+
+        async_utils.maybe_finalize_async_save(blocking=True)  # nothing else may do so in time
+        if ranks.from_rank_0([int(_is_all_committed(session))])[0]:
+            _leave(session)
     return _agreed
 
 

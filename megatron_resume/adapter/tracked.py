@@ -1,4 +1,4 @@
-"""Objects whose state travels in the data checkpoint, by name: of the job, or of each data-parallel rank."""
+"""Objects whose state travels in the data checkpoint, by name: of the job, or of each rank."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from ..checkpoint.arrays import Arrays
 from ..checkpoint.nesting import is_deeper
 from ..checkpoint.records import MAX_NESTING
 from ..errors import ConfigError, MismatchError
-from . import loaders, ranks
+from . import loaders, ranks, rng, sharing
 from .orders import Order, order_of
 
 
@@ -29,7 +29,7 @@ class Tracked(msgspec.Struct):
 
     objects: dict[str, Any] = {}
     orders: dict[str, Order] = {}  # of these objects: what follows the job's consumed samples
-    per_rank: set[str] = set()  # names of what each data-parallel rank has its own of
+    per_rank: set[str] = set()  # names of what each rank has its own of
     experience: set[str] = set()  # names that hold a running episode's experience
 
     def add(
@@ -73,14 +73,17 @@ class Tracked(msgspec.Struct):
         return {n: codec.pack(state, f"tracked/{n}", arrays, _to_array) for n, state in states.items()}, arrays
 
     def capture_of_rank(self) -> loaders.Captured:
-        """The state of what this data-parallel rank has its own of, now."""
+        """The state of what this rank has its own of, now."""
+        states = {name: self.objects[name].state_dict() for name in sorted(self.per_rank)}
+        packed = {name: loaders.capture(name, state, _to_array) for name, state in states.items()}
+        return loaders.Captured(ranks.data_parallel()[0], packed)
+
+    def capture_shared(self) -> sharing.Captured:
+        """The state of what this rank shares with all others, now; not of orders, which follow from arguments."""
+        shared = {n: o for n, o in self.objects.items() if n not in self.per_rank and n not in self.orders}
         arrays: Arrays = {}
-        rank = ranks.data_parallel()[0]
-        states = {
-            name: codec.pack(self.objects[name].state_dict(), f"tracked/{name}@{rank}", arrays, _to_array)
-            for name in sorted(self.per_rank)
-        }
-        return loaders.Captured(rank, states, arrays)
+        states = {n: codec.pack(o.state_dict(), f"tracked/{n}", arrays, _to_array) for n, o in shared.items()}
+        return sharing.Captured(states, arrays)
 
     def proofs(self, consumed_samples: int) -> dict[str, Callable[[], str]]:
         """What proves the orders at this position, by name."""
@@ -128,7 +131,7 @@ class Tracked(msgspec.Struct):
             if loaders.reshards(name, obj, state, ranks.data_parallel()[1], mid_episode=mid_episode):
                 obj.batch_sampler.load_state_dict({"consumed_samples": consumed_samples})
                 return f"the loader was of {len(state[loaders.TAG])} ranks: its EpisodeSampler goes on without it"
-            state = loaders.state_of(name, state, *ranks.data_parallel())
+            state = loaders.state_of(name, state, *ranks.data_parallel(), rng.layout())
         elif loaders.is_of_ranks(state):
             raise MismatchError(
                 f"{name!r} was saved as one state for each rank, and now all share one; track what was tracked, or "

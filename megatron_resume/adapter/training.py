@@ -8,7 +8,7 @@ from ..checkpoint.events import Trained
 from ..crash import crash_point
 from ..hooks import AnyFunction
 from ..watch import marks
-from . import background, decision, gradients, life, loading, progress_lines, ranks, session, stopping
+from . import background, decision, gradients, life, loading, progress_lines, ranks, saving, session, stopping
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -34,6 +34,7 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         role = session.role_of(margs, current.config)
         with truthful_end():
             session.check_may_train(current, role)
+            saving.check_shared_state()
             current.open()
             if not current.steps and not current.counts_episodes:
                 # Pretraining builds its data iterators after the load, and they draw random numbers.
@@ -54,6 +55,7 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         current.iteration += role == decision.roles_here(current.config)[0]
         _has_trained(current)
         progress_lines.tell(current)
+        saving.after_train_step()
         patience = 2 * (getattr(margs, "save_interval", None) or STEPS_WITHOUT_SAVE)
         if not current.saves and current.steps[role] >= patience:
             warn_of_no_save()

@@ -20,7 +20,8 @@ from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
 from ..checkpoint.records import DataCheckpoint, Moment, Receipt, Unknown
 from ..crash import crash_point
-from ..errors import ConfigError, DamagedError, UncommittedError
+from ..errors import ConfigError, DamagedError, DivergedError, UncommittedError
+from . import sharing
 from .at_end import at_end
 from .committer import Committer, with_path
 from .gathering import Gathered, keys_of
@@ -67,6 +68,7 @@ class Writer:
         self._pid = os.getpid()
         self._incomplete: dict[PointName, list[str]] = {}  # points that still lack parts
         self._failed: dict[PointName, str] = {}  # since the last commit: points that came to nothing, and why
+        self.diverged: DivergedError | None = None  # why the last save is not committed; no later one would mend it
         self._refused_in: int | None = None  # the last episode of which a save was refused
         self._unused: deque[str] = deque()  # keys of what ranks handed in for saves that failed
         threading.Thread(target=self._work, name="megatron_resume writer", daemon=True).start()
@@ -126,6 +128,7 @@ class Writer:
             try:
                 self._write(save, since)
             except (OSError, DamagedError, ConfigError) as error:
+                self.diverged = error if isinstance(error, DivergedError) else None
                 reason = self._failed[save.name] = with_path(error, point_path(self.root, save.name))
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, reason)
                 self._unused.extend(keys_of(save.states))
@@ -213,7 +216,7 @@ def _write_data(point: Path, save: FinishedSave) -> None:
     data, arrays = save.data, save.arrays
     assert data is not None and isinstance(data.tracked, dict)
     if save.states is not None:
-        random_states, of_ranks, arrays_of_ranks = save.states.unpack()
+        random_states, of_ranks, arrays_of_ranks = save.states.unpack(sharing.Captured(data.tracked, arrays))
         data = msgspec.structs.replace(data, rng=random_states, tracked={**data.tracked, **of_ranks})
         arrays = {**arrays, **arrays_of_ranks}
     data = msgspec.structs.replace(data, fingerprints={name: {PROOF: prove()} for name, prove in save.proofs.items()})

@@ -103,6 +103,15 @@ def _pack_mapping(value: Mapping[Any, Any], name: str, arrays: Arrays, tensor: T
     return {"$items": items}
 
 
+def renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """What `pack` made, with its arrays under other names: old -> new."""
+    if isinstance(value, list):
+        return [renamed(item, names) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: names[item] if key in ("$array", "$tensor") else renamed(item, names) for key, item in value.items()}
+
+
 def unpack(value: Any, arrays: Arrays, tensor: ArrayToTensor) -> Any:
     """What `pack` was given.
 

@@ -222,6 +222,11 @@ def loading(point: PointName) -> Iterator[None]:
     _board.loading_iteration = _board.loading_attempt = 0  # not where it failed
 
 
+def has_failed() -> bool:
+    """Whether something was told that ends this process."""
+    return bool(_board.failed_ns)
+
+
 def fails_by(error: BaseException) -> None:
     """What ends this process. The first that is told is the one that is recorded."""
     if _board.failed_ns:

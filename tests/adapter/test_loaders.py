@@ -4,11 +4,13 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from megatron_resume.adapter import loaders, ranks
 from megatron_resume.adapter.tracked import Tracked
+from megatron_resume.checkpoint import arrays as codec
 from megatron_resume.data import EpisodeSampler
 from megatron_resume.errors import ConfigError, DamagedError, MismatchError
 
@@ -21,6 +23,11 @@ def as_rank(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(ranks, "data_parallel", lambda: (rank, num_ranks))
 
     return pretend
+
+
+def of(num_ranks: int) -> dict[str, int]:
+    """The layout of as many ranks, as far as these tests need one."""
+    return {"ranks": num_ranks}
 
 
 def loader(rank: int, num_ranks: int, workers: int) -> Any:
@@ -40,7 +47,7 @@ def saved_after(steps: int, num_ranks: int, workers: int, as_rank: Any) -> tuple
             next(batches)
         parts.append(tracked.capture_of_rank().pack())
         following.append(next(batches).tolist())
-    states, arrays = loaders.merge(parts)
+    states, arrays = loaders.merge(parts, of(num_ranks))
     return states, arrays, following
 
 
@@ -83,7 +90,7 @@ def saved_over_a_sampler(workers: int, as_rank: Any) -> tuple[Any, list[int]]:
         tracked.add("loader", made)
         drawn += [row for batch in itertools.islice(made, 5) for row in batch]
         parts.append(tracked.capture_of_rank().pack())
-    return loaders.merge(parts)[0], drawn
+    return loaders.merge(parts, of(2))[0], drawn
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
@@ -117,22 +124,44 @@ def test_the_batches_of_a_rank_are_no_state_of_the_job_since_a_loader_draws_them
         Tracked().add("batches", batches)
 
 
-def test_of_ranks_that_read_the_same_data_the_first_speaks(as_rank: Any) -> None:
-    of_0, of_1 = (loaders.Captured(rank, {"loader": rank}, {}).pack() for rank in range(2))
-    without = loaders.Captured(0, {}, {}).pack()  # as tensor-parallel ranks, which have no loader
-    states, _ = loaders.merge([of_0, without, of_1, loaders.Captured(1, {"loader": 9}, {}).pack()])
-    assert states == {"loader": {loaders.TAG: [0, 1]}}
+def captured(data_rank: int, state: Any = None, **arrays: np.ndarray[Any, Any]) -> bytes:
+    """What a rank packs that tracks "own" with `state`, or nothing."""
+    return loaders.Captured(data_rank, {} if state is None else {"own": (state, arrays)}).pack()
+
+
+def test_of_ranks_that_read_the_same_data_one_speaks() -> None:
+    without = captured(0)  # as tensor-parallel ranks, which have no loader
+    states, _ = loaders.merge([captured(0, 5), without, captured(1, 6), captured(1, 6)], of(4))
+    assert states == {"own": {loaders.TAG: [5, 6]}}
+
+
+def test_ranks_of_one_data_rank_that_differ_keep_their_own_state_and_arrays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    own = [{"of": rank, "sum": {"$array": "tracked/own/sum"}} for rank in range(3)]
+    parts = [captured(0, own[rank], **{"tracked/own/sum": np.array([rank])}) for rank in range(3)]
+    states, arrays = loaders.merge([*parts, captured(0)], of(4))
+    for rank in range(3):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        found = codec.unpack(loaders.state_of("own", states["own"], 0, 1, of(4)), arrays, lambda *_: None)
+        assert (found["of"], found["sum"].tolist()) == (rank, [rank])
+    monkeypatch.setattr(ranks, "rank", lambda: 3)
+    with pytest.raises(MismatchError, match="'own' was not tracked on rank 3 when it was saved"):
+        loaders.state_of("own", states["own"], 0, 1, of(4))
+    with pytest.raises(MismatchError, match="no rank could tell which is its own"):
+        loaders.state_of("own", states["own"], 0, 1, {"ranks": 4, "tensor": 4})
+    with pytest.raises(MismatchError, match="no rank could tell which is its own"):
+        loaders.state_of("own", {loaders.ALL: [1], "layout": of(2)}, 0, 1, of(2))
 
 
 def test_a_rank_that_did_not_track_its_loader_leaves_no_point() -> None:
-    parts = [loaders.Captured(0, {"loader": 0}, {}).pack(), loaders.Captured(1, {}, {}).pack()]
-    with pytest.raises(DamagedError, match="data-parallel rank 1 tracks no 'loader'"):
-        loaders.merge(parts)
+    with pytest.raises(DamagedError, match="data-parallel rank 1 tracks no 'own'"):
+        loaders.merge([captured(0, 5), captured(1)], of(2))
 
 
 def test_what_all_shared_is_not_taken_for_that_of_a_rank() -> None:
     with pytest.raises(MismatchError, match="was saved as one state for all ranks"):
-        loaders.state_of("loader", {"step": 3}, 0, 1)
+        loaders.state_of("loader", {"step": 3}, 0, 1, of(1))
 
 
 def test_what_each_rank_had_is_not_given_to_one_that_all_share() -> None:
@@ -151,4 +180,4 @@ def test_what_each_rank_had_is_not_given_to_one_that_all_share() -> None:
 
 def test_a_forged_list_of_ranks_is_refused() -> None:
     with pytest.raises(DamagedError, match="the state of 'loader' is damaged"):
-        loaders.state_of("loader", {loaders.TAG: "x"}, 0, 1)
+        loaders.state_of("loader", {loaders.TAG: "x"}, 0, 1, of(1))

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megatron_resume.adapter import loaders, ranks, rng
+from megatron_resume.adapter import loaders, ranks, rng, sharing
 from megatron_resume.adapter.gathering import Gathered, OfRank
 from megatron_resume.errors import DamagedError
 
@@ -59,13 +59,14 @@ def test_states_that_came_to_no_point_go_with_the_next_ones(
 ) -> None:
     states = OfRank(
         rng.Captured(random.getstate(), np.random.get_state(), {"torch": torch.get_rng_state()}),
-        loaders.Captured(0, {}, {}),
+        loaders.Captured(0, {}),
+        sharing.Captured({}, {}),
     )
     post(store, monkeypatch, 1, b"never asked for")
     store.set("megatron_resume/1/6/1/1", states.pack())
     before = store.num_keys()
     later = Gathered(states, store, "megatron_resume/1/6/1", ("megatron_resume/1/4/1",), {"ranks": 2})
-    found, _, arrays = later.unpack()
+    found, _, arrays = later.unpack(sharing.Captured({}, {}))
     assert found.state_of_rank == (0, 0), "equal states are kept once"
     assert np.array_equal(arrays["rng/0/torch"], torch.get_rng_state().numpy())
     assert store.num_keys() == before - 2

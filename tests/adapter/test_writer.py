@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from megatron_resume.adapter import life, loaders, ranks, rng
+from megatron_resume.adapter import life, loaders, ranks, rng, sharing
 from megatron_resume.adapter.gathering import Gathered, OfRank
 from megatron_resume.adapter.writer import Writer
 from megatron_resume.checkpoint import commit
@@ -294,14 +294,14 @@ def test_what_ranks_handed_in_for_a_save_that_fails_is_deleted_with_that_of_the_
     made.wait()
     for key in ("next/1", "next/2"):
         store.set(key, mine().pack())
-    Gathered(mine(), store, "next", made.take_unused(), {"ranks": 3}).unpack()
+    Gathered(mine(), store, "next", made.take_unused(), {"ranks": 3}).unpack(sharing.Captured({}, {}))
     assert store.num_keys() == before
     assert made.take_unused() == ()
 
 
 def mine() -> OfRank:
     random_states = rng.Captured(random.getstate(), np.random.get_state(), {"torch": torch.get_rng_state()})
-    return OfRank(random_states, loaders.Captured(0, {}, {}))
+    return OfRank(random_states, loaders.Captured(0, {}), sharing.Captured({}, {}))
 
 
 @pytest.mark.parametrize("left", ["nothing", "a folder"])

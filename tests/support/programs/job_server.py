@@ -416,7 +416,8 @@ def _run_script(script: str, argv: list[str]) -> int:
         exec(code, {"__name__": "__main__", "__file__": script, "__builtins__": __builtins__})
     except SystemExit as error:
         return _exit_code(error.code)
-    except BaseException:
+    except BaseException as error:
+        sys.last_exc = error
         sys.excepthook(*sys.exc_info())  # what an interpreter calls
         return 1
     return 0
