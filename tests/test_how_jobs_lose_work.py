@@ -37,6 +37,11 @@ LINES = {
         REFUSED_IMPORT,
         f"{CHATLEARN}::test_killed_before_the_data_the_episode_is_trained_again_by_all",
     ),
+    "rollouts come between the load and the first step: their prompts are drawn twice": (
+        "real_megatron/test_random_draws.py::test_what_is_collected_after_the_load_is_collected_once",
+        "adapter/test_draws_after_load.py::test_the_generator_that_drew_after_the_load_is_named",
+        "adapter/test_draws_after_load.py::test_a_load_puts_random_states_back_only_until_training_begins",
+    ),
     "killed after the data of replica 0: replica 1 starts at row 0": (
         REFUSED_IMPORT,
         f"{WORK}::test_state_is_global_a_run_of_one_rank_goes_on_where_two_ranks_stopped",

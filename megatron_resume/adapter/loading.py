@@ -19,7 +19,7 @@ from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
 from ..roles import FROZEN
 from ..watch import marks
-from . import base_weights, curves, non_persistent, ranks, rng, save_folders, saving, session
+from . import base_weights, curves, non_persistent, random_states, ranks, save_folders, saving, session
 from .ending import truthful_end
 from .session import Session
 
@@ -58,8 +58,8 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                     with base_weights.as_given(current, margs, bound.arguments):
                         result = original(*args, **kwargs)
                     _loaded_otherwise(current, margs, result)
-            if not current.steps:
-                restore_rng(current)
+            if not current.trained:
+                random_states.restore(current)
         return result
 
     return load_checkpoint
@@ -188,28 +188,3 @@ def _loaded_otherwise(current: Session, args: Any, result: Any) -> None:
     role = session.role_of(args, current.config)
     if role in current.config.trained_roles and role not in current.loaded and not current.resumes:
         current.loaded[role] = int(result[0])
-
-
-def restore_rng(current: Session) -> None:
-    """Put back the random states of the resume point, where this process owns its data.
-
-    After every load until training begins, so that the last load leaves them as saved.
-    """
-    if current.resumes is None or not current.owns_data:
-        return
-    data = current.resumes.point.data
-    if data.rng is None:
-        return
-    try:
-        states = rng.states_of(ranks.rank(), data.rng, current.arrays)
-        if states is not None:
-            rng.restore(states)
-    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # torch raises RuntimeErrors
-        raise DamagedError(f"the random states of {current.resumes.point.name} are damaged: {error!r:.200}") from error
-    if states is None and ranks.rank() == 0:
-        logger.warning(
-            "the run had %s, now it has %s: random numbers continue as Megatron restores them, not "
-            "exactly as they stopped",
-            data.rng.layout,
-            rng.layout(),
-        )

@@ -16,6 +16,13 @@ from ..checkpoint.records import Rng
 from . import ranks
 
 TRACKER = "tracker."  # prefix of the states in Megatron's tracker of CUDA random states
+GENERATORS = {
+    "python": "Python's random",
+    "python_gauss": "Python's random",
+    "numpy": "numpy",
+    "numpy_position": "numpy",
+}
+GENERATORS |= {"torch": "torch", "cuda": "CUDA", "tracker": "Megatron's tracker"}  # part of a state -> its generator
 
 
 class Captured(msgspec.Struct, frozen=True):
@@ -83,6 +90,13 @@ def states_of(rank: int, rng: Rng, arrays: Arrays) -> Arrays | None:
         return None
     prefix = f"rng/{rng.state_of_rank[rank]}/"
     return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def differing(saved: Arrays, now: Arrays) -> tuple[str, ...]:
+    """Names of the generators whose states differ, as a person knows them."""
+    names = {name: GENERATORS.get(name.partition(".")[0], name) for name in saved.keys() & now.keys()}
+    differ = {names[name] for name in names if not np.array_equal(saved[name], now[name])}
+    return tuple(name for name in dict.fromkeys(GENERATORS.values()) if name in differ)
 
 
 def layout() -> dict[str, int]:

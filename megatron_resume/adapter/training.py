@@ -8,7 +8,7 @@ from ..checkpoint.events import Trained
 from ..crash import crash_point
 from ..hooks import AnyFunction
 from ..watch import marks
-from . import background, decision, gradients, life, loading, progress_lines, ranks, saving, session, stopping
+from . import background, decision, gradients, life, progress_lines, random_states, ranks, saving, session, stopping
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -36,11 +36,8 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
             session.check_may_train(current, role)
             saving.check_shared_state()
             current.open()
-            if not current.steps and not current.counts_episodes:
-                # Pretraining builds its data iterators after the load, and they draw random numbers.
-                # (In a loop of episodes, rollouts come before the first step and have drawn rightly.)
-                loading.restore_rng(current)
             if not current.steps:
+                random_states.tell_of_draws(current)
                 stopping.listen(current)
                 if not current.counts_episodes:
                     stopping.have_megatron_look(margs)

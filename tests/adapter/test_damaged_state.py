@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from megatron_resume.adapter import loading, rng
+from megatron_resume.adapter import random_states, rng
 from megatron_resume.adapter.session import Session
 from megatron_resume.adapter.tracked import Tracked
 from megatron_resume.checkpoint.arrays import Arrays
@@ -96,17 +96,17 @@ def test_forged_random_states_are_refused(job: JobOnDisk, what: str) -> None:
     arrays = {**whole(), **FORGED[what]} if FORGED[what] else {}
     states = Rng(state_of_rank=(0,), layout=rng.layout())
     with pytest.raises(DamagedError, match="the random states of iteration 2 of attempt 1 are damaged"):
-        loading.restore_rng(session(job, states, arrays))
+        random_states.restore(session(job, states, arrays))
 
 
 def test_random_states_for_fewer_ranks_than_the_layout_says_are_refused(job: JobOnDisk) -> None:
     with pytest.raises(DamagedError, match="the random states of"):
-        loading.restore_rng(session(job, Rng(state_of_rank=(), layout=rng.layout()), whole()))
+        random_states.restore(session(job, Rng(state_of_rank=(), layout=rng.layout()), whole()))
 
 
 def test_whole_random_states_are_restored(job: JobOnDisk) -> None:
     before = whole()
     current = session(job, Rng(state_of_rank=(0,), layout=rng.layout()), before)
     np.random.random()
-    loading.restore_rng(current)
+    random_states.restore(current)
     assert all(np.array_equal(array, before[name]) for name, array in whole().items())

@@ -23,6 +23,7 @@ class Pretraining:
         options = "--train-iters 8 --save-interval 3 --eval-iters 0 --eval-interval 100 --log-interval 1"
         options += " --dataloader-type single --no-check-for-nan-in-loss-and-grad --trained-roles policy"
         options += " --attention-dropout 0.1 --hidden-dropout 0.1"
+        self.by = PROGRAMS / "run_command.py"
         self.argv = [*megatron_flags(output), "--save", str(output / "checkpoints"), *options.split(), *flags]
 
     def start(self, crash: str | None = None, sigterm_at: int | None = None, **more: str) -> tuple[int, str]:
@@ -31,7 +32,7 @@ class Pretraining:
         env = {"MEGATRON_RESUME_CRASH": crash, "LOSSES": str(self.losses[-1]), **more}
         env["SIGTERM_AT"] = None if sigterm_at is None else str(sigterm_at)
         job: dict[str, Any] = {"name": "pretrain", "log": str(log), "num_ranks": self.num_ranks}
-        job["script"] = str(self.script or PROGRAMS / "run_command.py")
+        job["script"] = str(self.script or self.by)
         argv = [*([] if self.script else [str(PROGRAMS / "stock_pretrain.py")]), *self.argv]
         result = self.server.run(**job, argv=argv, env=env, fork_helpers=True)
         return result["code"], log.read_text()
@@ -61,6 +62,17 @@ class Pretraining:
                 of_this_start.setdefault(int(line.split()[0]), []).append(line)
             seen |= of_this_start
         return {iteration: "\n".join(found) for iteration, found in seen.items()}
+
+
+class OnPlainMegatron(Pretraining):
+    """The same job without us, resumed by Megatron alone where it is given its --load."""
+
+    def __init__(self, server: Server, output: Path, *flags: str):
+        super().__init__(server, output, *flags)
+        self.by = PROGRAMS / "plain.py"
+        for ours in ("--data-checkpoint-path", "--trained-roles"):
+            at = self.argv.index(ours)
+            del self.argv[at : at + 2]
 
 
 MCORE_ASYNC = (*ASYNC, "--async-strategy", "mcore")  # from 0.17 on Megatron's default needs another package

@@ -5,17 +5,21 @@ Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal
 a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it. With GATE set
 to `iteration:file` it stands still in that iteration until the file is there, and dies where that says so. With
 FAULT_AT set it fails in that iteration, and is restarted in its process. With REFERENCE set, the weights of a
-reference are loaded in the way of Megatron's RL, and their digest is appended to that file.
+reference are loaded in the way of Megatron's RL, and their digest is appended to that file. With COLLECTS set to a
+number, it collects what it trains on in the way of Megatron's RL: before the train step of each so manieth iteration,
+drawn from Python's, numpy's and torch's generators.
 """
 
 import hashlib
 import os
+import random
 import signal
 import time
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import torch
 from megatron.core import rerun_state_machine
 from megatron.core.enums import ModelType
@@ -92,6 +96,7 @@ def loss_func(rows, losses):
 
 def forward_step(data_iterator, model):
     batch = next(data_iterator)
+    batch["tokens"] = (batch["tokens"] + collected[-1]) % 255 if collected else batch["tokens"]
     tokens, labels = batch["tokens"][:, :-1], batch["tokens"][:, 1:].contiguous()
     positions = torch.arange(tokens.shape[1]).expand_as(tokens)
     return model(tokens, positions, None, labels=labels), partial(loss_func, batch["row"])
@@ -139,9 +144,26 @@ def load_a_reference_first(train):
     return train_after_loads
 
 
+collected = []
+
+
+def collect_first(train_step):
+    """Megatron's train_step(), before which a collection is made where one is due."""
+
+    def collect_and_train(*args, **kwargs):
+        if get_args().curr_iteration % int(os.environ["COLLECTS"]) == 0 or not collected:
+            drawn = random.randrange(255), np.random.randint(255), int(torch.randint(255, ()))
+            collected.append(sum(drawn))
+        return train_step(*args, **kwargs)
+
+    return collect_and_train
+
+
 def main():
     if "REFERENCE" in os.environ:
         training.train = load_a_reference_first(training.train)
+    if "COLLECTS" in os.environ:
+        training.train_step = collect_first(training.train_step)
     if "FAULT_AT" in os.environ:
         restarted_in_process(train_once)
     else:

@@ -5,7 +5,7 @@ from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from rlhf.ppo import AdaptiveKLController
 from rlhf.seed_checkpoints import seed_everything
 
-from megatron_resume.adapter import loading, rng
+from megatron_resume.adapter import random_states, rng
 from megatron_resume.data import EpisodeSampler
 
 
@@ -56,7 +56,7 @@ def random_numbers():
 
 def our_random_numbers():
     """Megatron's own, of one data-parallel rank, are then all there is."""
-    loading.restore_rng = lambda current: None
+    random_states.restore = lambda current: None
 
 
 def kl_coefficient():
