@@ -1,18 +1,29 @@
-"""Which of Megatron's checkpoint formats a resumed run continues from exactly."""
+"""Which of Megatron's checkpoint formats, and kinds of data parallelism, a resumed run continues from exactly."""
 
-import logging
 from typing import Any
 
 from ..errors import ConfigError
-from . import ranks
-
-logger = logging.getLogger("megatron_resume")
 
 PROVEN = ("torch_dist", "torch")
+SHARDED = {  # argument -> its flag; the validation of arguments sets the last one beside the one before
+    "use_torch_fsdp2": "--use-torch-fsdp2",
+    "use_megatron_fsdp": "--use-megatron-fsdp",
+    "use_custom_fsdp": "--use-custom-fsdp",  # its name before 0.14
+}
 
 
 def check(args: Any) -> None:
-    """Raises ConfigError for what Megatron would save and could not load again."""
+    """Refuse what Megatron could not load again, and what no run was resumed from and compared.
+
+    Raises:
+        ConfigError: It names the option, and what to type.
+    """
+    _check_sharding(args)
+    if format_of(args) not in PROVEN:
+        raise ConfigError(
+            f"--ckpt-format {format_of(args)} is not supported: that a run resumes exactly was seen with "
+            f"{' and '.join(PROVEN)} only. Use --ckpt-format torch_dist, or leave out --data-checkpoint-path"
+        )
     if not _is_distributed_adam(args) or _has_fused_adam():
         return
     if getattr(args, "dist_ckpt_optim_fully_reshardable", False):
@@ -27,16 +38,13 @@ def check(args: Any) -> None:
         )
 
 
-def warn_of_unproven(role: str, args: Any) -> None:
-    """On rank 0, say that nobody has seen a run in this format end as an undisturbed one."""
-    if format_of(args) not in PROVEN and ranks.rank() == 0:
-        logger.warning(
-            "%s is saved with --ckpt-format %s, which is unproven here: a start checks files, iteration and samples, "
-            "but that the run continues exactly was seen with %s only",
-            role,
-            format_of(args),
-            " and ".join(PROVEN),
-        )
+def _check_sharding(args: Any) -> None:
+    for name, flag in SHARDED.items():
+        if getattr(args, name, False):
+            raise ConfigError(
+                f"{flag} is not supported: that weights sharded by it are saved as they train, and resume exactly, was "
+                "never seen. Use --use-distributed-optimizer, or leave out --data-checkpoint-path"
+            )
 
 
 def format_of(args: Any) -> str:

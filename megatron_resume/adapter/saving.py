@@ -19,7 +19,7 @@ from ..hooks import AnyFunction
 from ..installed import installed_versions
 from ..roles import FROZEN
 from ..watch import marks
-from . import curves, formats, gathering, helper_processes, ranks, save_folders, session, stopping
+from . import curves, formats, gathering, helper_processes, param_gather, ranks, save_folders, session, stopping
 from .committer import after_commits
 from .ending import truthful_end
 from .finalizing import Finalizing, Save
@@ -86,11 +86,13 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
         with truthful_end():
             save = _begin(current, margs, called_with)
         if save is None:
+            param_gather.bring_up_to_date(called_with)
             return original(*args, **kwargs)
         if save.returned:
             return None
         try:
             with save_folders.by_own_name(current, save.role, margs), _for_a_last_save():
+                param_gather.bring_up_to_date(called_with)
                 result = original(*args, **kwargs)
         except BaseException as error:
             _end_if_superseded(current, error)
@@ -231,6 +233,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         return None
     session.check_may_train(current, role)
     assert role is not None
+    param_gather.check(role, called_with.get("model"))
     if current.save_folders.get(role, session.resolved(args.save)) != session.resolved(args.save):
         return None  # an extra copy elsewhere, such as the best so far
     current.open()

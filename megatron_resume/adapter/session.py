@@ -167,8 +167,6 @@ class Session(msgspec.Struct):
                 f"{role} saves to {folder}, from where {self.frozen_sources[folder]} is loaded: after a resume it "
                 "would be the trained weights; give one of them another folder"
             )
-        if role not in self.save_folders:
-            formats.warn_of_unproven(role, args)
         self.save_folders[role] = folder
         if getattr(args, "save_retain_interval", None) is not None:
             self._keep_models(role, args)

@@ -6,6 +6,7 @@ The version ranges were measured on real Megatron, or read in its tags.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..adapter.formats import PROVEN, SHARDED
 from .environment import Environment, numbers
 
 
@@ -115,10 +116,14 @@ def bf16_without_fused_adam(env: Environment) -> Trap | None:
     return Trap("bf16 without fused Adam", True, found, "install transformer-engine, or use another Megatron")
 
 
-def torch_dcp_without_fsdp2(env: Environment) -> Trap | None:
-    if env.value("--ckpt-format", "torch_dist") != "torch_dcp" or env.has("--use-torch-fsdp2"):
+def sharding_that_is_refused(env: Environment) -> Trap | None:
+    given = [flag for flag in SHARDED.values() if env.has(flag)]
+    if (format_ := env.value("--ckpt-format", "torch_dist")) not in PROVEN:
+        given.append(f"--ckpt-format {format_}")
+    if not given:
         return None
-    return Trap("torch_dcp without FSDP2", True, "--ckpt-format torch_dcp needs --use-torch-fsdp2", "use torch_dist")
+    found = f"{', '.join(given)}: nobody saw a run resume exactly with it, so a start with us is refused"
+    return Trap("sharding or format that is refused", True, found, "use torch_dist and --use-distributed-optimizer")
 
 
 def torchs_adam(env: Environment) -> Trap | None:
@@ -161,7 +166,7 @@ TRAPS: tuple[Callable[[Environment], Trap | None], ...] = (
     async_save_without_nvrx,
     legacy_format,
     bf16_without_fused_adam,
-    torch_dcp_without_fsdp2,
+    sharding_that_is_refused,
     torchs_adam,
     foreign_apex,
     unguarded_script,

@@ -124,8 +124,20 @@ def test_bf16_with_torchs_adam_blocks_on_core_0_14() -> None:
     assert named(env)["bf16 without fused Adam"].blocks
 
 
-def test_torch_dcp_needs_fsdp2() -> None:
-    assert named(with_arguments("--ckpt-format", "torch_dcp"))["torch_dcp without FSDP2"].blocks
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--ckpt-format", "torch_dcp"),
+        ("--ckpt-format", "fsdp_dtensor"),
+        ("--use-torch-fsdp2",),
+        ("--use-megatron-fsdp",),
+    ],
+    ids=" ".join,
+)
+def test_a_format_or_sharding_that_a_start_refuses_blocks(arguments: tuple[str, ...]) -> None:
+    trap = named(with_arguments(*arguments))["sharding or format that is refused"]
+    assert trap.blocks
+    assert trap.found.startswith(f"{' '.join(arguments)}: ")
 
 
 def test_torchs_adam_is_named_and_does_not_block() -> None:

@@ -145,6 +145,23 @@ def test_a_process_with_one_role_is_checked_at_its_start(
         assert "Traceback" not in report["log"]
 
 
-def test_a_format_that_only_a_gpu_can_try_is_said_to_be_unproven(probe: Probe, tmp_path: Path) -> None:
-    report = probe("--resume-role", "policy", "--save", str(tmp_path), "--ckpt-format", "torch_dcp")
-    assert "policy is saved with --ckpt-format torch_dcp, which is unproven here" in report["log"]
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--ckpt-format", "torch_dcp"),
+        ("--ckpt-format", "fsdp_dtensor"),
+        ("--use-torch-fsdp2",),
+        ("--use-megatron-fsdp",),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("role", ["policy", "several"])
+def test_what_nobody_saw_resume_is_refused_by_name_before_any_work(
+    probe: Probe, tmp_path: Path, role: str, flags: tuple[str, ...]
+) -> None:
+    of_one = ("--resume-role", "policy") if role == "policy" else ()
+    report = probe(*of_one, "--save", str(tmp_path / "save"), *flags)
+    assert report["code"] == 78
+    assert f"{' '.join(flags)} is not supported" in report["log"]
+    assert "Traceback" not in report["log"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["probe.log"]

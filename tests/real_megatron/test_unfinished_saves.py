@@ -36,9 +36,9 @@ def test_every_save_is_committed_though_the_loop_never_asks(
 
 @pytest.mark.slow
 def test_the_loop_of_the_readme_resumes_exactly_from_asynchronous_saves(server: Server, tmp_path: Path) -> None:
-    undisturbed = from_server(server, tmp_path / "undisturbed", flags=MCORE_ASYNC)
-    killed = from_server(server, tmp_path / "killed", IN_MID_EPISODE, flags=MCORE_ASYNC)
-    check_exact(undisturbed, killed, from_server(server, tmp_path / "killed", flags=MCORE_ASYNC))
+    undisturbed = from_server(server, tmp_path / "undisturbed", "", *MCORE_ASYNC)
+    killed = from_server(server, tmp_path / "killed", IN_MID_EPISODE, *MCORE_ASYNC)
+    check_exact(undisturbed, killed, from_server(server, tmp_path / "killed", "", *MCORE_ASYNC))
 
 
 def test_saves_that_megatron_never_finishes_are_named_in_the_last_line_and_the_job_fails(
