@@ -46,6 +46,9 @@ LINES = {
     "a format that nobody tried is warned of, and cannot be loaded": (
         "real_megatron/test_arguments.py::test_what_nobody_saw_resume_is_refused_by_name_before_any_work",
     ),
+    "stopped in the middle of a collection of rollouts, the rest of it is lost without a word": (
+        "real_megatron/test_rl_collection.py::test_a_signal_in_the_middle_of_a_collection_says_what_is_lost",
+    ),
     "rollouts come between the load and the first step: their prompts are drawn twice": (
         "real_megatron/test_random_draws.py::test_what_is_collected_after_the_load_is_collected_once",
         "adapter/test_draws_after_load.py::test_the_generator_that_drew_after_the_load_is_named",

@@ -19,7 +19,18 @@ from ..hooks import AnyFunction
 from ..installed import installed_versions
 from ..roles import FROZEN
 from ..watch import marks
-from . import curves, formats, gathering, helper_processes, param_gather, ranks, save_folders, session, stopping
+from . import (
+    curves,
+    formats,
+    gathering,
+    helper_processes,
+    param_gather,
+    ranks,
+    rl_collection,
+    save_folders,
+    session,
+    stopping,
+)
 from .committer import after_commits
 from .ending import truthful_end
 from .finalizing import Finalizing, Save
@@ -264,6 +275,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"), states, problem)
         _saves.known.add((role, iteration))
     _saves.begun = save
+    rl_collection.warn_of_lost_steps(role, iteration, args)
     _saves.finalizing.watch_end()
     crash_point("save.begin", role)
     return save

@@ -7,17 +7,19 @@ to `iteration:file` it stands still in that iteration until the file is there, a
 FAULT_AT set it fails in that iteration, and is restarted in its process. With REFERENCE set, the weights of a
 reference are loaded in the way of Megatron's RL, and their digest is appended to that file. With COLLECTS set to a
 number, it collects what it trains on in the way of Megatron's RL: before the train step of each so manieth iteration,
-drawn from Python's, numpy's and torch's generators.
+drawn from Python's, numpy's and torch's generators. Its saves are those of RL.
 """
 
 import hashlib
 import os
 import random
 import signal
+import sys
 import time
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -154,9 +156,29 @@ def collect_first(train_step):
         if get_args().curr_iteration % int(os.environ["COLLECTS"]) == 0 or not collected:
             drawn = random.randrange(255), np.random.randint(255), int(torch.randint(255, ()))
             collected.append(sum(drawn))
+            rl_state.last_collection_iteration = get_args().curr_iteration
         return train_step(*args, **kwargs)
 
     return collect_and_train
+
+
+rl_state = SimpleNamespace()
+
+
+def save_as_rl(save_checkpoint):
+    """Megatron's save_checkpoint(), called by a loop that makes COLLECTS steps on each collection."""
+
+    def save(*args, **kwargs):
+        margs = get_args()
+        sys.modules["megatron.rl.rl_utils"] = SimpleNamespace(get_rl_runtime_state=lambda: rl_state)
+        margs.grpo_prompts_per_step, margs.grpo_group_size = margs.global_batch_size, 1
+        margs.perform_rl_step, margs.grpo_iterations = True, int(os.environ["COLLECTS"])
+        try:
+            return save_checkpoint(*args, **kwargs)
+        finally:
+            margs.perform_rl_step = False  # the rest of Megatron's RL is in no wheel
+
+    return save
 
 
 def main():
@@ -164,6 +186,7 @@ def main():
         training.train = load_a_reference_first(training.train)
     if "COLLECTS" in os.environ:
         training.train_step = collect_first(training.train_step)
+        training.save_checkpoint = save_as_rl(training.save_checkpoint)
     if "FAULT_AT" in os.environ:
         restarted_in_process(train_once)
     else:
