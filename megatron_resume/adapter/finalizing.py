@@ -13,6 +13,7 @@ from ..errors import DivergedError, ResumeError, UncommittedError
 from ..watch import marks
 from . import helper_processes, life, ranks, session
 from .end_of_process import EndOfProcess
+from .handed_in import HandedIn
 from .writer import FinishedSave
 
 logger = logging.getLogger("megatron_resume")
@@ -24,6 +25,7 @@ class Save(msgspec.Struct):
     role: str
     iteration: int
     finished: FinishedSave | None = None  # on rank 0: what the writer gets
+    tensors: HandedIn = msgspec.field(default_factory=HandedIn)
     completes: bool = False  # all that this process holds; the same on every rank
     nobody_was_asked: Callable[[], bool] | None = None  # to end, on any rank, when a save that completes began
     requests: int = 0  # asynchronous requests scheduled for it

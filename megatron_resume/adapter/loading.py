@@ -19,7 +19,7 @@ from ..resume.choose import Resume
 from ..resume.overrides import differing, overrides_for
 from ..roles import FROZEN
 from ..watch import marks
-from . import base_weights, curves, non_persistent, random_states, ranks, save_folders, saving, session
+from . import base_weights, curves, non_persistent, random_states, ranks, save_folders, saving, session, whole_loads
 from .ending import truthful_end
 from .session import Session
 
@@ -51,9 +51,8 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                 save_folders.clear_before_load(current, role)
             with _sys_exit_is_a_failure(margs), _loading(current):
                 if role is not None and current.resumes:
-                    scheduler = bound.arguments.get("opt_param_scheduler")
                     load = functools.partial(original, *args, **kwargs)
-                    result = _load(current, current.resumes, role, margs, scheduler, load)
+                    result = _load(current, current.resumes, role, margs, bound.arguments, load)
                 else:
                     with base_weights.as_given(current, margs, bound.arguments):
                         result = original(*args, **kwargs)
@@ -125,7 +124,9 @@ def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) ->
     return role
 
 
-def _load(current: Session, resume: Resume, role: str, args: Any, scheduler: Any, load: Callable[[], Any]) -> Any:
+def _load(
+    current: Session, resume: Resume, role: str, args: Any, called_with: dict[str, Any], load: Callable[[], Any]
+) -> Any:
     changed = differing(overrides_for(role, resume.point), args)
     if changed.get("load") and args.load and session.resolved(args.load) == str(resume.point.directories[role]):
         del changed["load"]  # the same folder by another name, as ChatLearn's trainers set it
@@ -137,10 +138,11 @@ def _load(current: Session, resume: Resume, role: str, args: Any, scheduler: Any
         )
     _check_files(resume, role)
     non_persistent.tell_of_newer(resume, role, args)
-    with _no_other_checkpoint_wins(args), marks.loading(resume.point.name):
+    whole = whole_loads.checked(current, resume, role, args, called_with)
+    with _no_other_checkpoint_wins(args), marks.loading(resume.point.name), whole:
         result = load()
     _check_files(resume, role)
-    _audit(resume, role, args, result, scheduler)
+    _audit(resume, role, args, result, called_with.get("opt_param_scheduler"))
     if not current.loaded:
         curves.continue_after(resume.point.iteration)
     current.loaded[role] = resume.point.iteration

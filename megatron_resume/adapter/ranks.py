@@ -22,6 +22,11 @@ def rank() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def count() -> int:
+    """How many ranks there are."""
+    return dist.get_world_size() if connected() else 1
+
+
 def connected() -> bool:
     """Whether torch.distributed is up and there is more than one rank."""
     return bool(dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1)
@@ -53,6 +58,20 @@ def everywhere(condition: bool) -> bool:
     tensor = torch.tensor([int(condition)], dtype=torch.int64, device=device())
     dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
     return bool(tensor.item())
+
+
+def first_of_all(text: str) -> str:
+    """What the first rank says that says anything; empty where none does. Call on every rank."""
+    if not connected():
+        return text
+    first = torch.tensor([dist.get_rank() if text else dist.get_world_size()], dtype=torch.int64, device=device())
+    dist.all_reduce(first, op=dist.ReduceOp.MIN)
+    source = int(first.item())
+    if source == dist.get_world_size():
+        return ""
+    said: list[str] = [text]
+    dist.broadcast_object_list(said, src=source, device=device())
+    return said[0]
 
 
 @functools.cache

@@ -35,6 +35,7 @@ from .committer import after_commits
 from .ending import truthful_end
 from .finalizing import Finalizing, Save
 from .gathering import Gathered
+from .handed_in import HandedIn
 from .lease_keeper import superseded
 from .session import Session
 from .writer import FinishedSave, Proofs, Writer
@@ -102,7 +103,8 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
         if save.returned:
             return None
         try:
-            with save_folders.by_own_name(current, save.role, margs), _for_a_last_save():
+            told = save.tensors.listening(margs, called_with)
+            with save_folders.by_own_name(current, save.role, margs), _for_a_last_save(), told:
                 param_gather.bring_up_to_date(called_with)
                 result = original(*args, **kwargs)
         except BaseException as error:
@@ -110,6 +112,7 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
             _saves.begun = None  # whoever catches it may save again
             _saves.known.discard((save.role, save.iteration))
             _unused(save.finished.states if save.finished else None)
+            _saves.unused += save.tensors.keys()
             save_folders.expect_at(current, save.role, save.iteration)
             raise
         crash_point("save.end", save.role)
@@ -266,6 +269,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     states = _gather_states(current, role, iteration)
     save = Save(role, iteration, completes=_completes(current, role, iteration, _saves.tried))
     save.calls = _saves.finalizing.calls
+    save.tensors = HandedIn(f"{_key(current, role, iteration)}/{role}/tensors")
     if save.completes:
         save.nobody_was_asked = stopping.ask_before_save()
     current.saved_at[role] = (iteration, current.trained)
@@ -387,11 +391,16 @@ def _gather_states(current: Session, role: str, iteration: int) -> Gathered | No
     _saves.tried[role, iteration] += 1
     if not (current.owns_data and _completes(current, role, iteration, _saves.tried)):
         return None
-    key = f"megatron_resume/{current.attempt}/{iteration}/{_saves.tried[role, iteration]}"
+    key = _key(current, role, iteration)
     unused, _saves.unused = tuple(_saves.unused), []
     if _saves.writer is not None:
         unused += _saves.writer.take_unused()
     return gathering.gather(key, unused, current.tracked)
+
+
+def _key(current: Session, role: str, iteration: int) -> str:
+    """Of what ranks leave in the store for this save."""
+    return f"megatron_resume/{current.attempt}/{iteration}/{_saves.tried[role, iteration]}"
 
 
 def _completes(current: Session, role: str, iteration: int, saves: Container[tuple[str, int]]) -> bool:
@@ -431,6 +440,7 @@ def _capture(
         arrays=arrays,
         states=states if completes else None,
         proofs=proofs,
+        tensors=save.tensors,
         problem=problem,
     )
 

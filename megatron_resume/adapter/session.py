@@ -230,11 +230,13 @@ class Session(msgspec.Struct):
 
     def step_back(self) -> None:
         """After a refusal before any training: the attempt has not begun, and a roll back was not honoured."""
-        if self.lease_keeper is not None and not self.steps and not self.saves:
+        if self.steps or self.saves:
+            return
+        marks.is_in_attempt(0)  # on every rank: none of them failed in it
+        if self.lease_keeper is not None:
             life.forget()
             self.lease_keeper.release()
             attempts.withdraw(self.root, self.attempt)
-            marks.is_in_attempt(0)
 
 
 def _numbers(outcome: Fresh | Resume | None) -> list[int]:

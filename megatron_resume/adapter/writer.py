@@ -25,6 +25,7 @@ from . import sharing
 from .at_end import at_end
 from .committer import Committer, with_path
 from .gathering import Gathered, keys_of
+from .handed_in import HandedIn
 from .orders import PROOF
 
 logger = logging.getLogger("megatron_resume")
@@ -49,6 +50,7 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     arrays: Arrays
     states: Gathered | None = None  # of all ranks, to go into `data`
     proofs: Proofs = {}  # to go into `data`
+    tensors: HandedIn = msgspec.field(default_factory=HandedIn)  # of all ranks, to go into the receipt
     problem: str | None = None  # why it cannot be committed, where that is known already
 
 
@@ -131,11 +133,11 @@ class Writer:
                 self.diverged = error if isinstance(error, DivergedError) else None
                 reason = self._failed[save.name] = with_path(error, point_path(self.root, save.name))
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, reason)
-                self._unused.extend(keys_of(save.states))
+                self._unused.extend((*keys_of(save.states), *save.tensors.keys()))
             except Exception as error:
                 logger.exception("%s of %s is not committed", save.role, save.name)
                 self._failed[save.name] = repr(error)
-                self._unused.extend(keys_of(save.states))
+                self._unused.extend((*keys_of(save.states), *save.tensors.keys()))
             finally:
                 self._queue.task_done()
 
@@ -209,6 +211,7 @@ class Writer:
             scheduler_steps=save.scheduler_steps,
             versions=save.versions,
             arguments=save.arguments,
+            tensors=save.tensors.collect(),
         )
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from ..errors import ConfigError, DamagedError
 from ..shown import shown_in_line
+from .contents import Contents
 from .layout import PointName
 from .nesting import is_deeper
 from .plain_files import NotPlainError, open_plain
@@ -117,6 +118,7 @@ class Receipt(Record, frozen=True, kw_only=True):
     scheduler_steps: int | Unknown | None = msgspec.UNSET  # of the schedule, in samples; None when there is none
     versions: dict[str, str] | Unknown = msgspec.UNSET
     arguments: dict[str, Any] | Unknown = msgspec.UNSET  # Megatron's and the script's own, at the role's start
+    tensors: Contents | Unknown = msgspec.UNSET  # what the state dicts of all ranks held
 
 
 class ModelDigests(Record, frozen=True, kw_only=True):

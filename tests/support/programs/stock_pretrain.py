@@ -59,7 +59,9 @@ def model_provider(pre_process=True, post_process=True, vp_stage=None, config=No
     args = get_args()
     return GPTModel(
         core_transformer_config_from_args(args),
-        get_gpt_layer_local_spec(normalization=args.normalization),
+        get_gpt_layer_local_spec(
+            num_experts=args.num_experts, qk_layernorm=args.qk_layernorm, normalization=args.normalization
+        ),
         vocab_size=args.padded_vocab_size,
         max_sequence_length=args.max_position_embeddings,
         pre_process=pre_process,

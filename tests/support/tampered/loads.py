@@ -2,6 +2,9 @@
 
 import threading
 
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedTensor
+from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
 from megatron.training import get_args
 from rlhf import roles, start
 
@@ -43,3 +46,28 @@ def loads_nothing_and_commits_at_the_end():
     roles.setup_model_and_optimizer = setup_without_load
     Writer.wait = lambda self: (leaving.set(), wait(self))[1]
     Writer._write = lambda self, *save: (leaving.wait(), write(self, *save))[1]
+
+
+def leaves_weights_unread():
+    _leave_unread(lambda key: not key.startswith("optimizer"))
+
+
+def leaves_part_of_the_optimizer_unread():
+    _leave_unread(lambda key: key.startswith("optimizer.state.exp_avg_sq"))
+
+
+def _leave_unread(is_left):
+    """As a reader that skips what it does not know: these tensors are what they were before the load."""
+    load = TorchDistLoadShardedStrategy.load
+
+    def load_the_rest(self, sharded_state_dict, *args, **kwargs):
+        if not get_args().load or get_args().resume_role in ("reference", "reward"):
+            return load(self, sharded_state_dict, *args, **kwargs)
+        tensors = [each for each in nested_values(sharded_state_dict) if isinstance(each, ShardedTensor)]
+        left = [(each.data.detach(), each.data.detach().clone()) for each in tensors if is_left(each.key)]
+        loaded = load(self, sharded_state_dict, *args, **kwargs)
+        for data, before in left:
+            data.copy_(before)
+        return loaded
+
+    TorchDistLoadShardedStrategy.load = load_the_rest

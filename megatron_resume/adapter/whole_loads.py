@@ -1,0 +1,109 @@
+"""A role's load brings all that its model and optimizer ask for, as it was saved, or the start is refused."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from ..checkpoint import contents, torch_metadata
+from ..checkpoint.contents import Contents
+from ..checkpoint.layout import model_folder
+from ..errors import DamagedError, MismatchError
+from ..resume.choose import Resume
+from . import pattern, ranks, serialization, state_dicts
+from .session import Session
+from .state_dicts import LookedAt
+
+logger = logging.getLogger("megatron_resume")
+
+
+@contextmanager
+def checked(current: Session, resume: Resume, role: str, args: Any, called_with: dict[str, Any]) -> Iterator[None]:
+    """Look at what Megatron loads of `role` inside the `with` block, before and after.
+
+    Raises:
+        MismatchError: Model or optimizer ask for what was not saved. Nothing was read, and the attempt is withdrawn.
+        DamagedError: Part of what was saved did not arrive.
+    """
+    model, optimizer = called_with.get("ddp_model"), called_with.get("optimizer")
+    folder = model_folder(resume.point.iteration)
+
+    def prepare(look: Callable[[], LookedAt]) -> None:
+        _prepare(current, resume, role, args, state_dicts.looked_at(look))
+
+    def of_the_model(state_dict: Any, checkpoint_dir: Any) -> None:
+        if os.path.basename(os.path.normpath(str(checkpoint_dir))) == folder:  # not what was saved beside the model
+            prepare(lambda: state_dicts.of_sharded(state_dict))
+
+    if resume.point.receipts[role].format == "torch":
+        prepare(lambda: state_dicts.of_this_rank(model, optimizer))
+    with serialization.before("load", of_the_model):
+        yield
+    left = ranks.first_of_all(contents.listed(pattern.left_in(state_dicts.in_use(model, optimizer))))
+    if left:
+        raise DamagedError(
+            f"Megatron's load_checkpoint did not bring all of {role} from {resume.point.name}: {left} would be left as "
+            "before it. Something replaces Megatron's code that loads, or a file there lacks what was saved"
+        )
+
+
+def _prepare(current: Session, resume: Resume, role: str, args: Any, asked: LookedAt | None) -> None:
+    """Compare what is asked for, and mark what is to be brought. Call on every rank."""
+    held = _held(resume, role)
+    if held is None:
+        return
+    _compare(current, resume, role, args, asked.contents if asked else None, held)
+    if asked is not None:
+        whole = contents.same_in_both(asked.contents, held)
+        pattern.fill(tensor for name in whole for tensor in asked.tensors.get(name, ()))
+
+
+def _held(resume: Resume, role: str) -> Contents | None:
+    """What was saved, as the receipt says, or for want of that the checkpoint's own metadata; None if neither does."""
+    receipt = resume.point.receipts[role]
+    if receipt.tensors is not UNSET:
+        return receipt.tensors
+    if receipt.format != "torch_dist":
+        return None
+    said = ranks.first_of_all(_of_metadata(resume, role) if ranks.rank() == 0 else "")
+    return msgspec.json.decode(said, type=Contents) if said else None
+
+
+def _of_metadata(resume: Resume, role: str) -> str:
+    """As JSON, for the other ranks: thousands need not read the same file. Empty if it cannot be read."""
+    folder = resume.point.directories[role] / model_folder(resume.point.iteration)
+    try:
+        return msgspec.json.encode(torch_metadata.contents_of(folder)).decode()
+    except DamagedError as error:  # Megatron will say what it makes of them
+        logger.warning("%s: what the model asks for is not compared with what was saved: %s", role, error)
+        return ""
+
+
+def _compare(current: Session, resume: Resume, role: str, args: Any, asked: Contents | None, held: Contents) -> None:
+    problem = ranks.first_of_all(contents.listed(contents.unanswered(asked or {}, held)))
+    without_optimizer = ranks.everywhere(asked is not None and not contents.has_tensors_of_optimizer(asked))
+    if not problem and without_optimizer and contents.has_tensors_of_optimizer(held):
+        problem = "the state of its optimizer was saved, and nobody asks for it: give load_checkpoint the optimizer"
+    if not problem:
+        return
+    if _may_lack(args):
+        if ranks.rank() == 0:
+            logger.warning(
+                "%s: %s; --dist-ckpt-strictness %s lets that begin anew", role, problem, args.dist_ckpt_strictness
+            )
+        return
+    current.step_back()
+    ranks.barrier()  # a launcher ends the others as soon as one has left
+    raise MismatchError(
+        f"start refused: {role} cannot be loaded from {resume.point.name}: {problem}. Nothing was read or changed; "
+        "start with the options of model, optimizer and parallel sizes that it was saved with"
+    )
+
+
+def _may_lack(args: Any) -> bool:
+    """Whether the job said that what a checkpoint lacks may begin anew."""
+    return getattr(args, "dist_ckpt_strictness", None) in ("log_all", "ignore_all")
