@@ -128,6 +128,14 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             metavar="WHAT",
         ),
     ] = "refuse"
+    accept_inexact_data: Annotated[
+        bool,
+        _about(
+            "Continue although Megatron's own loader cannot go on where it stopped (cyclic on other ranks, external "
+            "without a saved place): rows come again or never, and a warning says so.",
+            example="true",
+        ),
+    ] = False
     resume_role: Annotated[
         str | None,
         _about(

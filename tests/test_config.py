@@ -26,6 +26,7 @@ WRONG = {
     "max_data_ckpt_nums": "many",
     "resume_prune_models": "all",
     "max_uncommitted_saves": "0",
+    "accept_inexact_data": "perhaps",
     "resume_role": "teacher",
     "on_dataset_change": "ignore",
     "trained_roles": "policy,reward",

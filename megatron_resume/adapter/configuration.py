@@ -13,7 +13,7 @@ from ..resume.differences import Configuration, Difference, differences
 from ..resume.effects import Exact
 from ..resume.recorded import Arguments, recorded
 from ..shown import shown
-from . import ranks
+from . import native_loaders, ranks
 from .session import Session
 
 logger = logging.getLogger("megatron_resume")
@@ -28,13 +28,14 @@ def compare(current: Session, role: str, args: Any) -> None:
     Both sides are of this moment, so what a script does to its arguments later is no difference.
 
     Raises:
-        MismatchError: Megatron cannot load the resume point with them.
+        MismatchError: Megatron cannot load the resume point with them, or would not go on with its data.
     """
     if role in current.arguments:
         return
     arguments = recorded(vars(args))
     if current.resumes is not None:
         _compare(role, current.resumes.point, arguments)
+        native_loaders.check(current, role, current.resumes.point, arguments)
     current.arguments[role] = arguments
 
 

@@ -24,6 +24,7 @@ from . import (
     formats,
     gathering,
     helper_processes,
+    native_loaders,
     param_gather,
     ranks,
     rl_collection,
@@ -258,6 +259,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         _saves.writer.check(current.config.max_uncommitted_saves)
     current.saves += 1
     current.iteration = iteration
+    native_loaders.warn_at_first_save(current, role)
     if role == current.config.trained_roles[0]:
         curves.report(current.root, current.attempt, role, iteration)
     if _is_saved(current, role, iteration):
