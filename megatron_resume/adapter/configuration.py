@@ -9,11 +9,12 @@ from msgspec import UNSET
 from ..checkpoint.folder import ResumePoint
 from ..errors import MismatchError
 from ..installed import installed_versions
+from ..resume.base_options import handed_on
 from ..resume.differences import Configuration, Difference, differences
 from ..resume.effects import Exact
 from ..resume.recorded import Arguments, recorded
 from ..shown import shown
-from . import native_loaders, ranks
+from . import base_options, native_loaders, ranks
 from .session import Session
 
 logger = logging.getLogger("megatron_resume")
@@ -29,6 +30,7 @@ def compare(current: Session, role: str, args: Any) -> None:
 
     Raises:
         MismatchError: Megatron cannot load the resume point with them, or would not go on with its data.
+        ConfigError: They ask for another iteration than that of the resume point.
     """
     if role in current.arguments:
         return
@@ -36,6 +38,8 @@ def compare(current: Session, role: str, args: Any) -> None:
     if current.resumes is not None:
         _compare(role, current.resumes.point, arguments)
         native_loaders.check(current, role, current.resumes.point, arguments)
+        base_options.tell_of_ignored(current, role, args)
+        arguments = handed_on(arguments, base_options.first_options(role, current.resumes.point))
     current.arguments[role] = arguments
 
 
