@@ -8,12 +8,19 @@ from typing import Any
 from ..config import KEYS, add_flags
 from ..errors import ConfigError, RejoinError, ResumeError
 from ..hooks import AnyFunction
+from ..resume.base_options import flag
 from ..resume.choose import Resume
-from ..resume.overrides import differing, overrides_for
+from ..resume.overrides import differing
 from ..roles import FROZEN, canonical
-from . import configuration, ranks, session
+from . import configuration, evaluation, ranks, session
 from .ending import truthful_end
 from .session import Session
+
+# What else than its own option sets an argument that a resume needs otherwise: Megatron's validation.
+_SETS = {
+    "no_load_optim": ("moe_use_upcycling", "skip_train"),
+    "no_load_rng": ("moe_use_upcycling",),
+}
 
 
 def wrap_parse_args(original: AnyFunction) -> AnyFunction:
@@ -118,7 +125,7 @@ def role_args(role: str, args: Any) -> Any:
         role = canonical(role)
         ours = copy.copy(args)
         ours.resume_role = role
-        current = session.begin(args)
+        current = _session_of(args)
         if current is None or role in FROZEN:
             return ours
         if role not in current.config.trained_roles:
@@ -137,8 +144,12 @@ def role_args(role: str, args: Any) -> Any:
         return ours
 
 
+def _session_of(args: Any) -> Session | None:
+    return session.begin(args, evaluation.begin if evaluation.is_asked_for(args) else None)
+
+
 def _begin(args: Any) -> Session | None:
-    current = session.begin(args)
+    current = _session_of(args)
     if current is None:
         return None
     role = session.role_of(args, current.config)
@@ -151,8 +162,7 @@ def _begin(args: Any) -> Session | None:
 
 def override(current: Session, role: str, args: Any) -> None:
     """Let `args` of `role` continue from the resume point."""
-    assert current.resumes is not None
-    overrides = overrides_for(role, current.resumes.point)
+    overrides = current.overrides(role)
     current.given.setdefault(role, {name: getattr(args, name, None) for name in overrides})
     for name, value in overrides.items():
         setattr(args, name, value)
@@ -168,17 +178,27 @@ def _begin_with_one_role(current: Session, args: Any) -> None:
     if role not in current.config.trained_roles or role is None:
         return
     if current.resumes is not None:
-        _check_unchanged(current.resumes, role, args)
+        _check_unchanged(current, current.resumes, role, args)
     configuration.compare(current, role, args)
-    if ranks.rank() == 0:
+    if ranks.rank() == 0 and not current.evaluates:
         current.open_on_rank_0()
 
 
-def _check_unchanged(resume: Resume, role: str, args: Any) -> None:
-    changed = differing(overrides_for(role, resume.point), args)
+def _check_unchanged(current: Session, resume: Resume, role: str, args: Any) -> None:
+    changed = differing(current.overrides(role), args)
     if changed:
         name, (wanted, found) = next(iter(changed.items()))
         raise ConfigError(
             f"{role} continues from {resume.point.name}, which needs {name} = {wanted!r}, but "
-            f"after validation it is {found!r}; drop the option that sets it"
+            f"after validation it is {found!r}; drop {_set_by(name, args)}"
         )
+
+
+def _set_by(name: str, args: Any) -> str:
+    """The option that made Megatron change the argument `name` back."""
+    options = [option for option in _SETS.get(name, ()) if getattr(args, option, None)]
+    return (
+        " and ".join(map(flag, options))
+        if options
+        else f"what sets it: an option, or a default of the script for {flag(name)}"
+    )

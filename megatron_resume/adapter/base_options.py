@@ -37,6 +37,7 @@ def tell_of_ignored(current: Session, role: str, args: Any) -> None:
         return
     point = current.resumes.point
     given = recorded(current.given.get(role) or vars(args))
+    given = {name: given[name] for name in current.overrides(role) if name in given}
     found = ignored(given, first_options(role, point), role, point)
     if found.asks_for is not None and not _was_started_before(current):
         raise ConfigError(

@@ -36,8 +36,9 @@ def compare(current: Session, role: str, args: Any) -> None:
         return
     arguments = recorded(vars(args))
     if current.resumes is not None:
-        _compare(role, current.resumes.point, arguments)
-        native_loaders.check(current, role, current.resumes.point, arguments)
+        if not current.evaluates:  # nothing goes on
+            _compare(role, current.resumes.point, arguments)
+            native_loaders.check(current, role, current.resumes.point, arguments)
         base_options.tell_of_ignored(current, role, args)
         arguments = handed_on(arguments, base_options.first_options(role, current.resumes.point))
     current.arguments[role] = arguments

@@ -35,7 +35,7 @@ def check_budget(argv: Sequence[str] = (), environ: Mapping[str, str] = os.envir
         CrashLoopError: The restarts are used up, or the same place ended too many lives.
         ConfigError: The last life of this launch was ended by what no restart mends.
     """
-    if "RANK" not in environ:
+    if "RANK" not in environ or "--skip-train" in (argv or sys.argv):  # an evaluation is no life of the job
         return
     flags, _ = add_flags(argparse.ArgumentParser(add_help=False, allow_abbrev=False)).parse_known_args(
         list(argv or sys.argv[1:])

@@ -16,7 +16,7 @@ from ..checkpoint.model_files import problem_with_files
 from ..errors import ConfigError, DamagedError
 from ..hooks import AnyFunction
 from ..resume.choose import Resume
-from ..resume.overrides import differing, overrides_for
+from ..resume.overrides import differing
 from ..roles import FROZEN
 from ..watch import marks
 from . import base_weights, curves, non_persistent, random_states, ranks, save_folders, saving, session, whole_loads
@@ -48,7 +48,8 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
             else:
                 current.open()
                 current.hold(role, margs)
-                save_folders.clear_before_load(current, role)
+                if not current.evaluates:
+                    save_folders.clear_before_load(current, role)
             with _sys_exit_is_a_failure(margs), _loading(current):
                 if role is not None and current.resumes:
                     load = functools.partial(original, *args, **kwargs)
@@ -127,7 +128,7 @@ def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) ->
 def _load(
     current: Session, resume: Resume, role: str, args: Any, called_with: dict[str, Any], load: Callable[[], Any]
 ) -> Any:
-    changed = differing(overrides_for(role, resume.point), args)
+    changed = differing(current.overrides(role), args)
     if changed.get("load") and args.load and session.resolved(args.load) == str(resume.point.directories[role]):
         del changed["load"]  # the same folder by another name, as ChatLearn's trainers set it
     if changed:
@@ -142,8 +143,8 @@ def _load(
     with _no_other_checkpoint_wins(args), marks.loading(resume.point.name), whole:
         result = load()
     _check_files(resume, role)
-    _audit(resume, role, args, result, called_with.get("opt_param_scheduler"))
-    if not current.loaded:
+    _audit(current, resume, role, args, result, called_with.get("opt_param_scheduler"))
+    if not current.loaded and not current.evaluates:
         curves.continue_after(resume.point.iteration)
     current.loaded[role] = resume.point.iteration
     return result
@@ -170,7 +171,7 @@ def _check_files(resume: Resume, role: str) -> None:
         raise DamagedError(f"{role} changed while it was loaded: {problem}")
 
 
-def _audit(resume: Resume, role: str, args: Any, result: Any, scheduler: Any) -> None:
+def _audit(current: Session, resume: Resume, role: str, args: Any, result: Any, scheduler: Any) -> None:
     """Compare what Megatron loaded with what the receipt says was saved, as far as it says so."""
     receipt = resume.point.receipts[role]
     found = {
@@ -178,6 +179,8 @@ def _audit(resume: Resume, role: str, args: Any, result: Any, scheduler: Any) ->
         "consumed_train_samples": int(getattr(args, "consumed_train_samples", 0)),
         "scheduler_steps": saving.scheduler_steps(scheduler),
     }
+    if current.evaluates:  # without a scheduler
+        del found["scheduler_steps"]
     saved = {name: value for name in found if (value := getattr(receipt, name)) is not UNSET}
     if any(found[name] != value for name, value in saved.items()):
         raise DamagedError(f"{role} was saved with {saved}, but Megatron loaded {found} from {args.load}")

@@ -246,11 +246,14 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     if iteration == 0:
         _tell_of_iteration_0(role)
         return None
+    is_elsewhere = current.save_folders.get(role or "", session.resolved(args.save)) != session.resolved(args.save)
+    if current.evaluates and is_elsewhere:
+        return None
     session.check_may_train(current, role)
     assert role is not None
     param_gather.check(role, called_with.get("model"))
-    if current.save_folders.get(role, session.resolved(args.save)) != session.resolved(args.save):
-        return None  # an extra copy elsewhere, such as the best so far
+    if is_elsewhere:
+        return None  # an extra copy, such as the best so far
     current.open()
     _saves.finalizing.before_save(role, current.config.max_uncommitted_saves)
     problem = _look_for_newer_attempt(current)

@@ -20,6 +20,7 @@ from ..config import ResumeConfig, is_utf8, resolve
 from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
+from ..resume.overrides import Overrides, overrides_for
 from ..resume.recorded import Arguments
 from ..roles import FROZEN, canonical
 from ..watch import marks
@@ -104,6 +105,15 @@ class Session(msgspec.Struct):
     @property
     def resumes(self) -> Resume | None:
         return self.outcome if isinstance(self.outcome, Resume) else None
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether nothing is to be trained or saved here."""
+        return False
+
+    def overrides(self, role: str) -> Overrides:
+        """Megatron arguments to change so that `role` is loaded from the resume point; none on a fresh start."""
+        return overrides_for(role, self.resumes.point) if self.resumes else {}
 
     @property
     def owns_data(self) -> bool:
@@ -266,8 +276,11 @@ def has_begun() -> bool:
     return _begun_in is not None
 
 
-def begin(args: Any) -> Session | None:
+def begin(args: Any, make: Callable[[ResumeConfig, Any], Session] | None = None) -> Session | None:
     """Decide what this start does, once per process; `args` are Megatron's parsed arguments.
+
+    Args:
+        make: the session, of what the job asked for; if not given, that of a process that trains.
 
     Raises:
         ResumeError: The start is refused; nothing on disk was changed.
@@ -279,7 +292,7 @@ def begin(args: Any) -> Session | None:
     if config.data_checkpoint_path is None and decision.request_of(config).once:
         raise ConfigError("to choose a resume point, --data-checkpoint-path DIR is needed too")
     idle = config.data_checkpoint_path is None or config.resume_role in FROZEN
-    session = None if idle else _begin(config, args)
+    session = None if idle else (make or _begin)(config, args)
     _session, _begun_in = session, os.getpid()
     return session
 
@@ -346,8 +359,13 @@ def role_of(args: Any, config: ResumeConfig) -> str | None:
 
 
 def check_may_train(session: Session, role: str | None) -> None:
-    """Raises ConfigError when what is trained or saved now is of no known role, or was not resumed."""
+    """Raises ConfigError when what is trained or saved now is of no known role, was not resumed, or is evaluated."""
     roles = session.config.trained_roles
+    if session.evaluates and role not in FROZEN:
+        raise ConfigError(
+            f"{role or 'a model'} is trained or saved here, but --skip-train was typed, so this process holds no "
+            "attempt of the job: leave out --skip-train; or save a copy elsewhere than in the job's --save"
+        )
     if role is None:
         raise ConfigError(
             "Megatron trains or saves, and get_args() names no role; call set_args() with what "

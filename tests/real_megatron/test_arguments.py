@@ -128,6 +128,7 @@ def test_one_role_per_process_is_overridden_before_checkpoint_args_are_read(prob
     [
         (("--resume-role", "policy", "--save", "."), "policy was saved in"),
         (("--resume-role", "policy", "--finetune"), None),
+        (("--resume-role", "policy", "--moe-use-upcycling"), "after validation it is True; drop --moe-use-upcycling"),
         (("--resume-role", "ppo_policy", "--finetune"), None),
         (("--resume-role", "nobody"), "--resume-role is 'nobody': 'nobody' is not a role"),
     ],

@@ -7,7 +7,8 @@ to `iteration:file` it stands still in that iteration until the file is there, a
 FAULT_AT set it fails in that iteration, and is restarted in its process. With REFERENCE set, the weights of a
 reference are loaded in the way of Megatron's RL, and their digest is appended to that file. With COLLECTS set to a
 number, it collects what it trains on in the way of Megatron's RL: before the train step of each so manieth iteration,
-drawn from Python's, numpy's and torch's generators. Its saves are those of RL.
+drawn from Python's, numpy's and torch's generators. Its saves are those of RL. With EVALUATED set, there are data to
+evaluate on, and nothing is trained.
 """
 
 import hashlib
@@ -52,7 +53,7 @@ class Rows(torch.utils.data.Dataset):
 def datasets(samples, vp_stage=None):
     if get_args().dataloader_type == "external":
         return cycle(torch.utils.data.DataLoader(Rows(), get_args().micro_batch_size)), None, None
-    return Rows(), None, None
+    return Rows(), Rows() if "EVALUATED" in os.environ else None, None
 
 
 datasets.is_distributed = True
@@ -87,6 +88,8 @@ def loss_func(rows, losses):
     if getattr(get_args(), "sft", False):
         losses = losses[:, losses.shape[1] // 2 :]
     mean = losses.float().mean()
+    if "EVALUATED" in os.environ:
+        return mean, {"lm loss": torch.stack([mean.detach(), torch.ones(())])}
     if os.environ.get("SIGTERM_AT") == str(get_args().curr_iteration + 1):
         os.kill(os.getpid(), signal.SIGTERM)
     if os.environ.get("FAULT_AT") == str(get_args().curr_iteration + 1):
