@@ -23,6 +23,7 @@ REFUSED_IMPORT = f"{IMPORT}::test_a_refusal_says_what_is_there_and_changes_nothi
 CARELESS, CHOOSE, HERE = "real_megatron/test_careless_scripts.py", "resume/test_choose.py", Path(__file__).name
 PRUNE, ORDER = "cli/test_prune.py", "real_megatron/test_prompt_order.py"
 CHATLEARN = "test_chatlearn_manager.py"  # the same with its own engine on our store
+WHOLE = "real_megatron/test_whole_loads.py"
 READING, WRITING = "checkpoint/test_reading_points.py", "checkpoint/test_writing.py"
 
 # What is hit, and what a user gets elsewhere -> the tests that prove otherwise here.
@@ -155,6 +156,19 @@ LINES = {
         f"{ORDER}::test_a_dataset_that_grew_by_a_row_is_refused_and_nothing_is_repeated_or_lost_when_it_is_appended",
         "adapter/test_orders.py::test_a_dataset_that_grew_is_refused_unless_its_new_rows_may_be_appended",
         f"{CHATLEARN}::test_other_prompts_than_were_saved_with_are_refused",
+    ),
+    "a model asks for weights that were not saved: it fails again and again, or trains from random ones": (
+        f"{WHOLE}::test_a_model_that_asks_for_what_was_not_saved_is_refused_and_costs_nothing",
+        f"{WHOLE}::test_other_options_by_which_a_model_has_other_tensors_are_refused",
+    ),
+    "a load leaves out part of what was saved, and says nothing": (
+        f"{WHOLE}::test_a_load_that_leaves_something_unread_is_refused",
+    ),
+    "Megatron's own shuffling loader on 2 ranks, then 1: rows repeated or lost, exit code 0": (
+        "real_megatron/test_native_loaders.py::test_a_shuffling_loader_on_fewer_ranks_is_refused_and_goes_on_knowingly",
+    ),
+    "a loader without a position begins at row 0 after every restart": (
+        "real_megatron/test_native_loaders.py::test_an_external_loader_without_a_place_is_warned_of_and_refused",
     ),
     "Megatron's random sampler on 8, then 6 ranks: thousands of samples repeated or lost": (
         "adapter/test_orders.py::test_the_trap_of_the_random_sampler_is_refused_with_its_reason",

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..shown import shown_in_line
+
 Contents = dict[str, dict[str, str]]  # part of the state dict -> name -> description
 
 MODEL, OPTIMIZER, REST = "model", "optimizer", "rest"
@@ -48,7 +50,7 @@ def unanswered(asked: Contents, held: Contents) -> list[str]:
         if saved is None:
             found.append(f"{name} {_shape(wanted)} was not saved".replace(" [] ", " "))
         elif _shape(saved) != _shape(wanted) and ANY_SHAPE not in (_kind(saved), _kind(wanted)):
-            found.append(f"{name} was saved as {_shape(saved)}, and is {_shape(wanted)} now")
+            found.append(f"{name} was saved as {shown_in_line(_shape(saved))}, and is {_shape(wanted)} now")
     return found
 
 

@@ -34,8 +34,9 @@ class Runs:
         return os.mkdir, (str(self.proof),)
 
 
-def test_nothing_in_it_runs(tmp_path: Path) -> None:
-    (tmp_path / FILE).write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_nothing_runs_in_any_version_of_the_format(tmp_path: Path, protocol: int) -> None:
+    (tmp_path / FILE).write_bytes(pickle.dumps(Runs(tmp_path / "ran"), protocol))
     with pytest.raises(DamagedError, match="it names posix.mkdir"):
         contents_of(tmp_path)
     assert not (tmp_path / "ran").exists()

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from megatron_resume.checkpoint import arrays as codec
-from megatron_resume.checkpoint import plain_pickle
+from megatron_resume.checkpoint import plain_pickle, torch_metadata
 from megatron_resume.checkpoint.chatlearn import ReplicaMeta
 from megatron_resume.checkpoint.endings import process_ends
 from megatron_resume.checkpoint.events import read_events
@@ -97,6 +97,16 @@ def pickled(data: bytes) -> None:
     """ChatLearn's `meta.pkl`."""
     with suppress(DamagedError, msgspec.ValidationError):
         msgspec.convert(plain_pickle.load(data, "it"), ReplicaMeta)
+
+
+def metadata(data: bytes) -> None:
+    """What torch writes beside the tensors of a model."""
+    try:
+        found = torch_metadata.contents_in(data, "it")
+    except DamagedError as error:
+        assert str(error).isprintable()
+        return
+    assert all(isinstance(text, str) for entries in found.values() for text in entries.values())
 
 
 def tracked(data: bytes) -> None:
@@ -226,7 +236,7 @@ def _assert_page_holds(job: JobOnDisk) -> None:
 
 TARGETS: dict[str, Target] = {
     target.__name__: target
-    for target in (record, pickled, tracked, safetensors, name, file_of_a_job, sampler, index, prompts)
+    for target in (record, pickled, metadata, tracked, safetensors, name, file_of_a_job, sampler, index, prompts)
 }
 
 
@@ -257,6 +267,19 @@ def _failure() -> bytes:
     )
 
 
+def _metadata() -> Any:
+    import torch
+    from torch.distributed.checkpoint.metadata import (
+        BytesStorageMetadata,
+        Metadata,
+        TensorProperties,
+        TensorStorageMetadata,
+    )
+
+    weight = TensorStorageMetadata(TensorProperties(dtype=torch.bfloat16), torch.Size([4, 2]), [])
+    return Metadata({"optimizer.state.exp_avg.weight": weight, "rng_state/shard_0_1": BytesStorageMetadata()})
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Inputs that each target takes without refusing, to begin from."""
     import pickle
@@ -279,6 +302,7 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "record": [bytes([at]) + data for at, data in enumerate([*records, lease])],
         "pickled": [pickle.dumps(meta, protocol) for protocol in range(6)],
+        "metadata": [pickle.dumps(_metadata(), protocol) for protocol in (2, 4, 5)],
         "tracked": [
             b'{"a":{"$array":"a"},"s":{"$array":"a","scalar":true},"t":{"$tuple":[1,{"$float":"nan"}]}}',
             b'{"t":{"$tensor":"b","dtype":"uint8","shape":[4]},"i":{"$items":[[1,{"$bytes":"AA=="}]]}}',
