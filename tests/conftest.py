@@ -58,9 +58,15 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pool(shared_folder: Path) -> Pool:
-    """What has imported torch and Megatron, for all workers; it ends with the test run."""
+def torch_pool(shared_folder: Path) -> Pool:
+    """What has imported torch, for all workers; it ends with the test run."""
     return Pool(shared_folder, os.getppid() if IS_WORKER else os.getpid())
+
+
+@pytest.fixture(scope="session")
+def pool(torch_pool: Pool) -> Pool:
+    """The same for what needs Megatron, too, which is imported when it is first asked for."""
+    return torch_pool
 
 
 @pytest.fixture(scope="session")

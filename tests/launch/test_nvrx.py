@@ -16,7 +16,7 @@ from megatron_resume.launch.job import Job
 from megatron_resume.processes import descendants
 from support import ROOT
 from support.engines import DEFAULT
-from support.launched_ranks import Launched, end_all
+from support.launched_ranks import Launched
 from support.waiting import until
 
 VENV = ROOT / ".venv-nvrx"
@@ -38,7 +38,8 @@ def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
         return made[-1]
 
     yield make
-    end_all(made)
+    for one in made:
+        one.process.close()
 
 
 def test_after_the_death_of_a_rank_the_job_finishes(launched: Callable[..., Launched]) -> None:

@@ -10,21 +10,24 @@ from pathlib import Path
 import pytest
 
 from megatron_resume.processes import descendants
-from support.launched_ranks import RANK, Launched, end_all
+from support.launched_ranks import RANK, Launched
+from support.pool import Pool
 from support.waiting import until
 
 
 @pytest.fixture
-def launched(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+def launched(torch_pool: Pool, tmp_path: Path) -> Iterator[Callable[..., Launched]]:
+    """Forked, unless it is to be `as_typed`: then each process is started as a person's launch starts it."""
     made: list[Launched] = []
 
-    def make(how: str, policy: str = "", folder: Path = tmp_path) -> Launched:
+    def make(how: str, policy: str = "", folder: Path = tmp_path, *, as_typed: bool = False) -> Launched:
         folder.mkdir(exist_ok=True)
-        made.append(Launched(folder, how, policy))
+        made.append(Launched(folder, how, policy, pool=None if as_typed else torch_pool))
         return made[-1]
 
     yield make
-    end_all(made)
+    for one in made:
+        one.process.close()
 
 
 def test_after_the_death_of_the_agent_the_job_finishes(launched: Callable[..., Launched]) -> None:
@@ -55,7 +58,7 @@ def test_without_an_output_the_code_is_that_of_the_job(tmp_path: Path) -> None:
 def test_after_the_death_of_a_rank_the_job_finishes_and_what_it_left_behind_is_ended_meanwhile(
     launched: Callable[..., Launched],
 ) -> None:
-    job = launched("leaves")
+    job = launched("leaves", as_typed=True)
     code, out = job.end()
     assert (code, job.ranks_done) == (0, ["done0", "done1"]), out
     assert len(job.pids) == 4
@@ -76,7 +79,7 @@ def test_the_first_restart_reaches_its_first_step_in_20_of_20(
     launched: Callable[..., Launched], tmp_path: Path
 ) -> None:
     for number in range(20):
-        job = launched("steps", folder=tmp_path / str(number))
+        job = launched("steps", folder=tmp_path / str(number), as_typed=True)
         code, out = job.end()
         assert code == 0, out
         assert {path.name.split(".")[1] for path in job.folder.glob("step0.*")} == {"0", "1"}

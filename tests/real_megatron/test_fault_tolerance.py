@@ -53,7 +53,7 @@ def test_the_run_ends_as_if_nothing_had_happened(
     undisturbed: Callable[[str], Run], new_run: Callable[..., Run], launch: Launch, how: str, told: list[str]
 ) -> None:
     run = new_run()
-    launched = launch(run, hang=how, times=len(told))
+    launched = launch(run, hang=how, times=len(told), forked="," in how)
     launched.finish()
     assert launched.hung.stat().st_size == len(told)
     assert attempts(run) == list(range(1, len(told) + 2)), "each restart reached its first step"

@@ -51,12 +51,20 @@ class Pool:
         deadline = time.monotonic() + PATIENCE_S
         while not path.exists():
             said = (self.folder / "server.log").read_text(errors="replace")[-3000:]
-            assert Path(f"/proc/{pid}/stat").exists(), f"the job server ended before it had imported {kind}:\n{said}"
-            assert time.monotonic() < deadline, f"waited {PATIENCE_S} s until the job server had imported {kind}"
+            assert _runs(pid), f"the job server ended before it had imported torch:\n{said}"
+            assert time.monotonic() < deadline, f"waited {PATIENCE_S} s until the job server had imported torch"
             time.sleep(0.02)
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(path))
         return Lane(connection, self.folder / "server.log")
+
+
+def _runs(pid: int) -> bool:
+    """Also where nobody has collected it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 class Lane:
@@ -77,7 +85,7 @@ class Lane:
 
     def read(self) -> dict[str, Any]:
         line = self._lines.readline()
-        assert line, f"the job server ended; see {self._log}"
+        assert line, f"the job server ended:\n{self._log.read_text(errors='replace')[-3000:]}"
         record: dict[str, Any] = json.loads(line)
         assert "error" not in record, record
         return record
@@ -94,7 +102,8 @@ class Lane:
 class Program:
     """A Python program in a session of its own: what subprocess.Popen gives, but forked, so without its imports.
 
-    `stdout` is a pipe; `stderr` goes where that of the test goes unless it is given.
+    `stdout` is a pipe; `stderr` goes where that of the test goes unless it is given. A file that is given as `output`
+    gets both.
     """
 
     def __init__(
@@ -105,6 +114,7 @@ class Program:
         environ: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         stderr: IO[Any] | None = None,
+        output: IO[Any] | None = None,
         kind: str = TORCH,
     ):
         reader, writer = os.pipe()
@@ -119,7 +129,8 @@ class Program:
         }
         with open(os.devnull) as nothing:
             errors = 2 if stderr is None else stderr.fileno()
-            self.pid: int = self._lane.ask(request, (nothing.fileno(), writer, errors))["pid"]
+            outputs = (writer, errors) if output is None else (output.fileno(), output.fileno())
+            self.pid: int = self._lane.ask(request, (nothing.fileno(), *outputs))["pid"]
         os.close(writer)
 
     def send_signal(self, number: int) -> None:

@@ -38,7 +38,7 @@ class Server:
     """Runs jobs, one after the other; each costs a fork instead of 15 seconds of imports."""
 
     def __init__(self, pool: Pool):
-        self._pool, self._lane = pool, pool.connect()
+        self.pool, self._lane = pool, pool.connect()
 
     @property
     def pid(self) -> int:
@@ -50,7 +50,7 @@ class Server:
 
     def another(self) -> "Server":
         """One beside it, for jobs at the same time."""
-        return Server(self._pool)
+        return Server(self.pool)
 
     def close(self) -> None:
         self._lane.close()

@@ -3,7 +3,8 @@
     job_server.py FOLDER OWNER      listens on FOLDER/megatron and FOLDER/torch until the process OWNER ends
 
 Imports cost a torchrun start most of its 15 seconds on two cores; what is forked from here costs none. Who connects to
-FOLDER/torch gets a process in which torch was imported, and nothing of Megatron.
+FOLDER/torch gets a process in which torch was imported, and nothing of Megatron; that is imported when the first client
+connects to FOLDER/megatron.
 
 A connection is served by a process of its own, a lane, so that several run at once; the first line that a client gets
 is {"lane": 1}, its process. Requests are JSON lines, one after the other:
@@ -25,7 +26,6 @@ killed with its connection. What is neither is answered with {"error": "what is 
 """
 
 import argparse
-import atexit
 import contextlib
 import gc
 import importlib
@@ -37,22 +37,23 @@ import select
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "megatron"
-if str(EXAMPLE) not in sys.path:
-    sys.path.append(str(EXAMPLE))
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLE = ROOT / "examples" / "megatron"
+sys.path += [folder for folder in (str(EXAMPLE), str(ROOT / "tests")) if folder not in sys.path]
 
 from cpu import stand_in  # noqa: E402
 from cpu.parents import end_with_parent  # noqa: E402
+
+from support.programs import interpreter  # noqa: E402
 
 # Also in the helper processes that Megatron starts: they import this file again as __mp_main__.
 stand_in.install()
@@ -97,11 +98,7 @@ def serve(folder: Path, owner: int) -> None:
     os.setsid()
     owner_ends = os.pidfd_open(owner)
     _import_torch()
-    if os.fork() == 0:
-        end_with_parent()
-        _import_megatron()
-        _listen(folder / "megatron", owner_ends)
-    _listen(folder / "torch", owner_ends)
+    _listen({_listener(folder / "torch"): None, _listener(folder / "megatron"): _import_megatron}, owner_ends)
 
 
 def _import_torch() -> None:
@@ -109,6 +106,7 @@ def _import_torch() -> None:
     warnings.filterwarnings("ignore")
     import rich.progress  # noqa: F401
     import torch.distributed.checkpoint
+    import torch.distributed.run
     import torch.utils.tensorboard  # noqa: F401
 
 
@@ -150,29 +148,50 @@ def _remember_help_texts() -> None:
     add_megatron_arguments(argparse.ArgumentParser())
 
 
-def _listen(path: Path, owner_ends: int) -> NoReturn:
-    """Fork a lane for each connection."""
-    gc.collect()
-    gc.freeze()  # else each child looks through all of it, and copies its pages
-    gc.set_threshold(20_000)  # jobs are short
+def _listener(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{path}.new")
     listener.listen(64)
     os.rename(f"{path}.new", path)
+    return listener
+
+
+def _listen(listeners: dict[socket.socket, Callable[[], None] | None], owner_ends: int) -> NoReturn:
+    """Fork a lane for each connection.
+
+    One that needs more imports than were made so far has a process of its own, which begins with the first connection:
+    nobody may ask for it, and what is forked here later would hold them.
+    """
+    gc.collect()
+    gc.freeze()  # else each child looks through all of it, and copies its pages
+    gc.set_threshold(20_000)  # jobs are short
     while True:
-        ready, _, _ = select.select([listener, owner_ends], [], [], 1.0)
+        ready, _, _ = select.select([*listeners, owner_ends], [], [], 1.0)
         if owner_ends in ready:
             os._exit(0)
-        if listener in ready:
-            connection, _ = listener.accept()
+        for listener in ready:
+            import_more = listeners[listener]
+            if import_more is None:
+                _fork_a_lane(listener)
+                continue
             if os.fork() == 0:
                 end_with_parent()
-                listener.close()
-                _be_a_lane(connection)
-            connection.close()
+                import_more()
+                _listen({listener: None}, owner_ends)
+            del listeners[listener]
+            listener.close()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+
+def _fork_a_lane(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    if os.fork() == 0:
+        end_with_parent()
+        listener.close()
+        _be_a_lane(connection)
+    connection.close()
 
 
 def _be_a_lane(connection: socket.socket) -> NoReturn:
@@ -238,14 +257,14 @@ def _be_the_program(asked: Program, descriptors: list[int]) -> NoReturn:
         for number, descriptor in enumerate(descriptors):
             os.dup2(descriptor, number)
             os.close(descriptor)
-        _make_streams()
+        interpreter.make_streams()
         os.environ.clear()
         os.environ.update(asked.environ)
         os.chdir(asked.cwd)
-        sys.path[1:1] = [path for path in asked.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+        interpreter.find_modules_in(asked.environ.get("PYTHONPATH", ""))
         code = _run_script(asked.program, asked.argv)
     finally:
-        _end_like_an_interpreter(code)
+        interpreter.end(code)
 
 
 def _run(job: Job) -> dict[str, Any]:
@@ -334,15 +353,7 @@ def _redirect(log: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    _make_streams()
-
-
-def _make_streams() -> None:
-    """As a new interpreter does: those that were made for a file take a pipe for one, and wandb listens to them."""
-    sys.stdout, sys.stderr = (
-        open(number, "w", buffering=1, errors=errors, closefd=False)  # noqa: SIM115
-        for number, errors in ((1, "strict"), (2, "backslashreplace"))
-    )
+    interpreter.make_streams()
 
 
 def _free_port() -> int:
@@ -391,7 +402,7 @@ def _fork_rank(job: Job, rank: int, leaders_pipe: int) -> int:
         _prepare(job)
         code = _run_script(job.script, job.argv)
     finally:
-        _end_like_an_interpreter(code)
+        interpreter.end(code)
 
 
 def _prepare(job: Job) -> None:
@@ -405,8 +416,7 @@ def _prepare(job: Job) -> None:
 
 def _run_script(script: str, argv: list[str]) -> int:
     """Run a script as the main program of this process; its exit code."""
-    if crash := sys.modules.get("megatron_resume.crash"):  # which took that of its environment when it was imported
-        crash.arm(os.environ.get(crash.VARIABLE))
+    interpreter.arm_crash_points()
     sys.argv = [script, *argv]
     sys.path[0] = str(Path(script).parent)
     try:
@@ -415,35 +425,12 @@ def _run_script(script: str, argv: list[str]) -> int:
         code = compile(Path(script).read_text(), script, "exec")
         exec(code, {"__name__": "__main__", "__file__": script, "__builtins__": __builtins__})
     except SystemExit as error:
-        return _exit_code(error.code)
+        return interpreter.exit_code(error.code)
     except BaseException as error:
         sys.last_exc = error
         sys.excepthook(*sys.exc_info())  # what an interpreter calls
         return 1
     return 0
-
-
-def _exit_code(code: object) -> int:
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF
-    print(code, file=sys.stderr)
-    return 1
-
-
-def _end_like_an_interpreter(code: int) -> NoReturn:
-    """Join threads and run atexit handlers, which commit pending checkpoints, then leave."""
-    try:
-        threading._shutdown()  # type: ignore[attr-defined]
-        atexit._run_exitfuncs()
-    except BaseException:
-        traceback.print_exc()
-        code = code or 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def _wait_for_ranks(pids: list[int]) -> tuple[list[int], int]:
