@@ -116,8 +116,11 @@ class Finalizing:
             )
 
     def end_if_unfinished(self) -> None:
-        """Call last: a process that was to end with 0 does not, if its last saves will never be committed."""
-        if self._last_words is not None:
+        """Call last: rank 0, that was to end with 0, does not if the last saves will never be committed.
+
+        Alone, since a launcher ends the others at once, perhaps before they have said anything.
+        """
+        if self._last_words is not None and ranks.rank() == 0:
             _end_process(self._last_words)
 
     def _finish_the_last(self) -> None:
@@ -131,14 +134,15 @@ class Finalizing:
     def _give_up(self) -> None:
         """In a thread, while the main one waits for ranks that do not come."""
         self._leave()
-        self.end_if_unfinished()
+        if self._last_words is not None:
+            _end_process(self._last_words)
 
     def _leave(self) -> None:
         current = session.current()
         if current is not None:
             current.wait_for_commits()
         error = self._last_words = self._error()
-        if error is not None:
+        if error is not None and ranks.rank() == 0:
             life.ends_by(error)
             marks.fails_by(error)
 
@@ -154,8 +158,7 @@ class Finalizing:
 
 
 def _end_process(error: ResumeError) -> NoReturn:
-    if ranks.rank() == 0:
-        logger.error("%s", error)
+    logger.error("rank %d: %s", ranks.rank(), error)
     helper_processes.kill_all()
     sys.stdout.flush()
     sys.stderr.flush()

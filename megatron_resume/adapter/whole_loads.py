@@ -86,7 +86,7 @@ def _of_metadata(resume: Resume, role: str) -> str:
 def _compare(current: Session, resume: Resume, role: str, args: Any, asked: Contents | None, held: Contents) -> None:
     problem = ranks.first_of_all(contents.listed(contents.unanswered(asked or {}, held)))
     without_optimizer = ranks.everywhere(asked is not None and not contents.has_tensors_of_optimizer(asked))
-    if not problem and without_optimizer and contents.has_tensors_of_optimizer(held):
+    if not problem and without_optimizer and not current.evaluates and contents.has_tensors_of_optimizer(held):
         problem = "the state of its optimizer was saved, and nobody asks for it: give load_checkpoint the optimizer"
     if not problem:
         return
