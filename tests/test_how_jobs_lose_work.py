@@ -38,6 +38,30 @@ LINES = {
         REFUSED_IMPORT,
         f"{CHATLEARN}::test_killed_before_the_data_the_episode_is_trained_again_by_all",
     ),
+    "nobody finishes asynchronous saves: not one is there after a run that ended with 0": (
+        "real_megatron/test_unfinished_saves.py::test_every_save_is_committed_though_the_loop_never_asks",
+        "real_megatron/test_unfinished_saves.py::test_the_loop_of_the_readme_resumes_exactly_from_asynchronous_saves",
+        "real_megatron/test_unfinished_saves.py::"
+        "test_saves_that_megatron_never_finishes_are_named_in_the_last_line_and_the_job_fails",
+    ),
+    "each rank has a running mean of its own: all get that of rank 0": (
+        "real_megatron/test_state_of_ranks.py::"
+        "test_state_that_is_not_the_same_on_all_ranks_is_not_committed_and_ends_the_job",
+        "real_megatron/test_state_of_ranks.py::test_each_rank_gets_its_own_state_back",
+        "adapter/test_loaders.py::test_ranks_of_one_data_rank_that_differ_keep_their_own_state_and_arrays",
+    ),
+    "a restart in process goes on from random weights": (
+        "real_megatron/test_in_process_restart.py::"
+        "test_pretraining_that_is_called_again_after_a_fault_ends_its_process_and_the_next_one_resumes",
+        "real_megatron/test_in_process_restart.py::test_the_option_for_it_is_refused_by_name",
+    ),
+    "a newer non-persistent checkpoint is left aside without a word": (
+        "real_megatron/test_stock_pretrain.py::test_a_newer_non_persistent_checkpoint_is_named_and_not_used",
+    ),
+    "a bad row ends the run when it is drawn, hours later": (
+        "data/test_jsonl.py::test_all_bad_rows_are_named_at_once",
+        "data/test_jsonl.py::test_of_very_many_bad_rows_the_first_twenty_are_named",
+    ),
     "parameters are gathered in the next forward pass: a save before it holds stale ones": (
         "real_megatron/test_param_gather.py::test_a_loop_of_ones_own_saves_the_weights_that_it_trains",
         "real_megatron/test_param_gather.py::test_each_chunk_is_gathered_whatever_gathers_it_next",
