@@ -5,7 +5,7 @@ import logging
 import sys
 
 from ..shown import Shown
-from . import loader_workers, saving, session, stopping, training
+from . import hard_exit, loader_workers, saving, session, stopping, training
 from .versions import hook_set
 
 logger = logging.getLogger("megatron_resume")
@@ -30,6 +30,7 @@ def install() -> None:
         return
     hook_set.install()
     loader_workers.hook_set.install()
+    hard_exit.hook_set.install()
     _speak()
     atexit.register(saving.end_if_unfinished)  # what came first is called last
     atexit.register(_at_exit)
@@ -40,6 +41,7 @@ def uninstall() -> None:
     """Give Megatron its own functions back; waits for pending commits."""
     hook_set.uninstall()
     loader_workers.hook_set.uninstall()
+    hard_exit.hook_set.uninstall()
     _at_exit()
     atexit.unregister(_at_exit)
     atexit.unregister(saving.end_if_unfinished)

@@ -1,4 +1,7 @@
-"""A job of Megatron's RL that is stopped while it trains on a collection of rollouts, which no checkpoint holds."""
+"""A job of Megatron's RL that is stopped while it trains on a collection of rollouts, which no checkpoint holds.
+
+Megatron ends RL by os._exit(0), also where SIGTERM stopped it and a commit is on its way.
+"""
 
 from pathlib import Path
 
@@ -19,4 +22,7 @@ def test_a_signal_in_the_middle_of_a_collection_says_what_is_lost(server: Server
     assert job.status()["point"] == {"iteration": 5, "attempt": 1}
 
     log = job.finish(**COLLECTS)
+    assert "committed iteration 8 of attempt 2" in log, "it left before the commit of its last save"
+    stopped, finished = (attempt["processes"][0]["says"] for attempt in job.status()["attempts"])
+    assert (stopped, finished) == ("stopped with exit code 202: SIGTERM", "finished")
     assert f"policy of iteration 6 {lost} 1 of its 3 train steps" in log, "the next collection began at 5"

@@ -7,8 +7,9 @@ to `iteration:file` it stands still in that iteration until the file is there, a
 FAULT_AT set it fails in that iteration, and is restarted in its process. With REFERENCE set, the weights of a
 reference are loaded in the way of Megatron's RL, and their digest is appended to that file. With COLLECTS set to a
 number, it collects what it trains on in the way of Megatron's RL: before the train step of each so manieth iteration,
-drawn from Python's, numpy's and torch's generators. Its saves are those of RL. With EVALUATED set, there are data to
-evaluate on, and nothing is trained.
+drawn from Python's, numpy's and torch's generators. Its saves and its end are those of RL: os._exit(0), since threads
+of an inference server would keep it from leaving. With EVALUATED set, there are data to evaluate on, and nothing is
+trained.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from functools import partial
 from importlib import import_module
@@ -171,6 +173,25 @@ def collect_first(train_step):
 
 
 rl_state = SimpleNamespace()
+RL = """
+import os
+
+def get_rl_runtime_state():
+    return state
+
+def rl_inference_interface_shutdown():
+    os._exit(0)
+"""
+
+
+def have_rl(folder):
+    """A module megatron.rl.rl_utils, which no wheel has, with what a loop calls of it."""
+    (folder / "megatron" / "rl").mkdir(parents=True)
+    (folder / "megatron" / "rl" / "rl_utils.py").write_text(RL)
+    sys.path.append(str(folder))
+    rl_utils = import_module("megatron.rl.rl_utils")
+    rl_utils.state = rl_state
+    training.ft_integration.shutdown = rl_utils.rl_inference_interface_shutdown  # RL calls it there
 
 
 def save_as_rl(save_checkpoint):
@@ -178,7 +199,6 @@ def save_as_rl(save_checkpoint):
 
     def save(*args, **kwargs):
         margs = get_args()
-        sys.modules["megatron.rl.rl_utils"] = SimpleNamespace(get_rl_runtime_state=lambda: rl_state)
         margs.grpo_prompts_per_step, margs.grpo_group_size = margs.global_batch_size, 1
         margs.perform_rl_step, margs.grpo_iterations = True, int(os.environ["COLLECTS"])
         try:
@@ -195,6 +215,8 @@ def main():
     if "COLLECTS" in os.environ:
         training.train_step = collect_first(training.train_step)
         training.save_checkpoint = save_as_rl(training.save_checkpoint)
+        with tempfile.TemporaryDirectory() as folder:
+            have_rl(Path(folder))
     if "FAULT_AT" in os.environ:
         restarted_in_process(train_once)
     else:
