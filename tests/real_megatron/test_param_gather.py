@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from support import PROGRAMS, minimal
+from support.pretraining import OnPlainMegatron, check_exact_resume
 from support.runs import ASYNC, SYNC, Run, Server, assert_identical
 
 OVERLAP = ("--use-distributed-optimizer", "--overlap-grad-reduce", "--overlap-param-gather")
@@ -54,3 +55,10 @@ def test_the_rlhf_example_saves_the_weights_that_it_trains(
     run.killed("save.begin@value:2")
     run.finish()
     assert_identical(run, undisturbed)
+
+
+@pytest.mark.slow
+def test_megatrons_own_loop_trains_and_resumes_as_without_us(server: Server, tmp_path: Path) -> None:
+    undisturbed = OnPlainMegatron(server, tmp_path / "plain", *OVERLAP)
+    undisturbed.finish()
+    check_exact_resume(server, tmp_path, *OVERLAP, undisturbed=undisturbed)
