@@ -182,11 +182,33 @@ def _audit(current: Session, resume: Resume, role: str, args: Any, result: Any, 
     if current.evaluates:  # without a scheduler
         del found["scheduler_steps"]
     saved = {name: value for name in found if (value := getattr(receipt, name)) is not UNSET}
+    if _is_schedule_set_by_samples(args, saved, found):
+        if ranks.rank() == 0:
+            steps, samples = saved["scheduler_steps"], found["scheduler_steps"]
+            logger.warning(
+                "%s: its learning rate schedule was at sample %s and is set to %s, since this Megatron counts skipped "
+                "steps, too, with --override-opt_param-scheduler",
+                role,
+                steps,
+                samples,
+            )
+        saved["scheduler_steps"] = found["scheduler_steps"]
     if any(found[name] != value for name, value in saved.items()):
         raise DamagedError(f"{role} was saved with {saved}, but Megatron loaded {found} from {args.load}")
     unknown = {name: value for name, value in found.items() if name not in saved}
     if unknown and ranks.rank() == 0:
         logger.warning("%s: Megatron loaded %s, of which %s says nothing", role, unknown, resume.point.name)
+
+
+def _is_schedule_set_by_samples(args: Any, saved: dict[str, Any], found: dict[str, Any]) -> bool:
+    """Whether Megatron has set the schedule to the consumed samples, as from 0.20 on it does where it overrides it.
+
+    The schedule of a run that skipped steps lies behind them.
+    """
+    if not getattr(args, "override_opt_param_scheduler", False) or not isinstance(saved.get("scheduler_steps"), int):
+        return False
+    restored = found.get("scheduler_steps")
+    return bool(saved["scheduler_steps"] < restored == found["consumed_train_samples"]) if restored else False
 
 
 def _loaded_otherwise(current: Session, args: Any, result: Any) -> None:

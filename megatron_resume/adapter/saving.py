@@ -25,6 +25,7 @@ from . import (
     gathering,
     helper_processes,
     native_loaders,
+    optimizer_state,
     param_gather,
     ranks,
     rl_collection,
@@ -271,6 +272,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     current.hold(role, args)
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
+    problem = problem or optimizer_state.problem(called_with.get("optimizer"), formats.format_of(args))
     states = _gather_states(current, role, iteration)
     save = Save(role, iteration, completes=_completes(current, role, iteration, _saves.tried))
     save.calls = _saves.finalizing.calls
