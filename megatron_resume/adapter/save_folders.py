@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import fencing, leftovers
+from ..checkpoint import fencing, leftovers, untrained
 from ..checkpoint.atomic import make_folder
 from ..errors import ConfigError, RejoinError
 from ..resume.choose import Fresh, Resume
@@ -22,6 +22,8 @@ logger = logging.getLogger("megatron_resume")
 def clear_before_load(current: Session, role: str) -> None:
     """Nothing of this job beyond the resume point stays in the role's folder. Call on every rank.
 
+    If this attempt went back and has not trained yet, newer models stay until it does (`lineage.claim`).
+
     On a fresh start nothing of this job stays there at all: with `--load` and `--save` one folder, a save
     that was never committed must not be loaded. (Where resuming is switched off, what is loaded is the
     script's own business.)
@@ -30,7 +32,9 @@ def clear_before_load(current: Session, role: str) -> None:
     _fence(current, role)
     if ranks.rank() == 0:
         if isinstance(outcome, Resume):
-            _clear_beyond_point(current, outcome, role)
+            if not untrained.is_untrained(current.root, current.attempt):
+                clear_beyond_point(current, role)
+            _set_to_point(current, outcome, role)
         elif not outcome.requested or outcome.start_over:
             _clear_beyond(current, role, 0)
     ranks.barrier()
@@ -147,17 +151,24 @@ def _reached_by_own_name(current: Session, role: str) -> Iterator[Path]:
         raise
 
 
-def _clear_beyond_point(current: Session, outcome: Resume, role: str) -> None:
-    """On rank 0: move what this job saved beyond the point, bring the point's model back, set the tracker."""
+def clear_beyond_point(current: Session, role: str) -> None:
+    """On a resume, on rank 0: move what this job saved beyond the point."""
+    if not isinstance(current.outcome, Resume):
+        return
+    with _reached_by_own_name(current, role) as save:
+        ours, iteration = leftovers.iterations_of_job(current.root), current.outcome.point.iteration
+        moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration, only=ours)
+    _tell(current, role, moved)
+
+
+def _set_to_point(current: Session, outcome: Resume, role: str) -> None:
+    """On rank 0: bring the point's model back, set the tracker."""
     iteration, directory = outcome.point.iteration, outcome.point.directories[role]
     with _reached_by_own_name(current, role) as save:
-        ours = leftovers.iterations_of_job(current.root)
-        moved = leftovers.move_away(save, attempt=current.attempt, beyond=iteration, only=ours)
         model = outcome.point.models.get(role)
         if model is not None and model.parent != directory and model.exists():  # of an abandoned line
             leftovers.put_back(save / model.relative_to(directory), save, iteration, attempt=current.attempt)
         leftovers.write_tracker(save, iteration)
-    _tell(current, role, moved)
 
 
 def _clear_beyond(current: Session, role: str, iteration: int) -> None:

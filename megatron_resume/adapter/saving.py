@@ -24,6 +24,7 @@ from . import (
     formats,
     gathering,
     helper_processes,
+    lineage,
     native_loaders,
     optimizer_state,
     param_gather,
@@ -270,6 +271,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         return _already_saved(role, iteration)
     _check_counted(current, args, iteration)
     current.hold(role, args)
+    lineage.claim(current)
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
     problem = problem or optimizer_state.problem(called_with.get("optimizer"), formats.format_of(args))

@@ -17,11 +17,12 @@ from ..checkpoint.layout import PointName, point_path
 from ..checkpoint.leases import Lease, Watch
 from ..checkpoint.lives import iteration_reached
 from ..checkpoint.records import Launch, Start
+from ..checkpoint.untrained import write_untrained
 from ..config import ResumeConfig
 from ..crash import crash_point
 from ..errors import ConfigError, RejoinError, ResumeError
 from ..installed import installed_versions
-from ..resume.choose import Fresh, Resume
+from ..resume.choose import Fresh, Resume, head, lineage_before, live_line
 from .decision import accepted, check_free, decide, held_by, may_join, outcome_at, request_of, roles_here
 from .ending import naming_the_path
 
@@ -129,6 +130,9 @@ def _open(root: Path, config: ResumeConfig, lease: Lease, watch: Watch) -> Begun
         leases.claim(root, number, role, lease)
     crash_point("attempt.held")
     start = _start(number, outcome, folder, config, launch)
+    newer = lineage_before(folder, outcome)
+    if newer is not None:
+        write_untrained(root, number, newer)
     attempts.write_start(root, start)
     if attempts.attempt_numbers(root)[-1] > number:
         attempts.withdraw(root, number)
@@ -203,10 +207,11 @@ def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeC
 
 
 def _lost_iterations(folder: Folder, parent: PointName | None) -> int:
-    """How many iterations after the point the newest attempt had run, as far as is known."""
+    """How many iterations after the point the newest attempt had run, or others had committed, as far as is known."""
     newest = max(folder.starts, default=0)
     reached = iteration_reached(folder.root, newest) if newest else None
-    return max(0, (reached or 0) - (parent.iteration if parent else 0))
+    committed = next((point.iteration for point in live_line(folder, head(folder)) if folder.is_committed(point)), 0)
+    return max(0, max(reached or 0, committed) - (parent.iteration if parent else 0))
 
 
 def withdraw(root: Path, begun: Begun) -> None:

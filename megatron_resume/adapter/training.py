@@ -8,7 +8,19 @@ from ..checkpoint.events import Trained
 from ..crash import crash_point
 from ..hooks import AnyFunction
 from ..watch import marks
-from . import background, decision, gradients, life, progress_lines, random_states, ranks, saving, session, stopping
+from . import (
+    background,
+    decision,
+    gradients,
+    life,
+    lineage,
+    progress_lines,
+    random_states,
+    ranks,
+    saving,
+    session,
+    stopping,
+)
 from .ending import truthful_end
 
 logger = logging.getLogger("megatron_resume")
@@ -37,6 +49,7 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
             saving.check_shared_state()
             current.open()
             if not current.steps:
+                lineage.claim(current)
                 random_states.tell_of_draws(current)
                 stopping.listen(current)
                 if not current.counts_episodes:
@@ -75,6 +88,9 @@ def wrap_scheduler_step(original: AnyFunction) -> AnyFunction:
     def step(self: Any, increment: int) -> Any:
         current = session.current()
         if current is not None and increment and not current.is_loading:  # loading a scheduler steps it too
+            if not current.trained:
+                with truthful_end():
+                    lineage.claim(current)
             current.steps_in_episode += 1
             current.trained += 1
             _has_trained(current)

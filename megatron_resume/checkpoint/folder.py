@@ -42,6 +42,7 @@ from .records import (
     read,
     why_unreadable,
 )
+from .untrained import lineage_of_untrained
 
 
 class Folder(msgspec.Struct, frozen=True):
@@ -53,6 +54,7 @@ class Folder(msgspec.Struct, frozen=True):
     damaged_starts: dict[int, str] = {}
     launches: dict[int, list[Launch]] = {}  # of the jobs that opened or joined an attempt
     _committed: dict[PointName, bool] = {}
+    _untrained: dict[int, PointName | None] = {}
 
     def is_committed(self, point: PointName) -> bool:
         """Looked up when first asked, since a folder may hold thousands, and the same ever after."""
@@ -60,6 +62,16 @@ class Folder(msgspec.Struct, frozen=True):
             # Not as a Path: ten thousand of them take most of the time that a command may take.
             self._committed[point] = os.path.lexists(f"{self.root}/{point.folder}/{COMMITTED}")
         return self._committed[point]
+
+    def goes_on_at(self, start: Start) -> PointName | None:
+        """Where the lineage goes on below the points of an attempt: at its parent, once it has trained.
+
+        Raises:
+            DamagedError: What the attempt says of that cannot be read.
+        """
+        if start.attempt not in self._untrained:
+            self._untrained[start.attempt] = lineage_of_untrained(self.root, start.attempt)
+        return self._untrained[start.attempt] or start.parent
 
     def has_commit(self, attempt: int) -> bool:
         return any(map(self.is_committed, self.points_of(attempt)))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 ATTEMPTS = "attempts"
 START = "start.json"
+UNTRAINED = "untrained.json"
 DATA = "data.json"
 ARRAYS = "data.safetensors"
 COMMITTED = "COMMITTED"

@@ -19,7 +19,8 @@ from .records import Record, decode, read_bytes
 NEW_BUDGET = "new_budget.json"
 NEW_BUDGET_VARIABLE = "MEGATRON_RESUME_NEW_BUDGET"  # names the launch that is to count anew
 MAX_LIVES = 10_000  # without an attempt
-_CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
+# Not SIGABRT, by which NCCL's watchdog ends a rank that lost its peer, nor SIGBUS, as of a full /dev/shm.
+_CRASHES = ("SIGSEGV", "SIGFPE", "SIGILL")
 _OPTIONS = (78, 203)  # exit codes
 _SHOWN = 300  # characters of a message
 _MEMORY = ("MemoryError", "OutOfMemoryError")

@@ -38,6 +38,7 @@ class Resume(msgspec.Struct, frozen=True):
     point: ResumePoint
     reason: str
     passed_over: tuple[PassedOver, ...] = ()
+    requested: bool = False  # so it is the lineage at once, whatever it left behind
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -68,7 +69,8 @@ def ancestry(folder: Folder, start: Start | None) -> Iterator[Start]:
     while start is not None and start.attempt not in seen:
         seen.add(start.attempt)  # a forged loop of parents must not hang the start
         yield start
-        start = folder.starts.get(start.parent.attempt) if start.parent else None
+        point = folder.goes_on_at(start)
+        start = folder.starts.get(point.attempt) if point else None
 
 
 def live_line(folder: Folder, start: Start | None) -> Iterator[PointName]:
@@ -81,11 +83,23 @@ def live_line(folder: Folder, start: Start | None) -> Iterator[PointName]:
         for point in folder.points_of(one.attempt):
             if newest_allowed is None or point.iteration <= newest_allowed:
                 yield point
-        if one.parent is None:
+        goes_on_at = folder.goes_on_at(one)
+        if goes_on_at is None:
             return
-        if not folder.lists(one.parent):  # somebody deleted it; retention keeps what a start may need
-            yield one.parent
-        newest_allowed = one.parent.iteration
+        if not folder.lists(goes_on_at):  # somebody deleted it; retention keeps what a start may need
+            yield goes_on_at
+        newest_allowed = goes_on_at.iteration
+
+
+def lineage_before(folder: Folder, outcome: Fresh | Resume) -> PointName | None:
+    """The newest committed point of the lineage that a start with `outcome` leaves; None if it leaves none.
+
+    If it never trains, the lineage goes on there.
+    """
+    if (isinstance(outcome, Resume) and outcome.requested) or (isinstance(outcome, Fresh) and outcome.start_over):
+        return None  # honoured once: as of now, nobody goes on from there
+    newest = next(filter(folder.is_committed, live_line(folder, head(folder))), None)
+    return None if isinstance(outcome, Resume) and newest == outcome.point.name else newest
 
 
 def uncommitted_starts(folder: Folder, start: Start | None) -> Iterator[PointName]:
@@ -213,7 +227,7 @@ def _as_asked(folder: Folder, request: Request, search: _Search) -> Outcome:
     point = search.first_whole(wanted)
     passed_over = tuple(search.passed_over)
     if point is not None:
-        return Resume(point, f"{what} was asked for", passed_over)
+        return Resume(point, f"{what} was asked for", passed_over, requested=True)
     there = ", ".join(str(point.iteration) for point in sorted(set(line))) or "none"
     attempts = ", ".join(map(str, sorted(folder.starts))) or "none"
     return Refused(
@@ -235,7 +249,8 @@ def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_o
         )
     if not folder.committed and not folder.damaged_starts:
         return Fresh("nothing was committed yet", passed_over)
-    if start is not None and start.requested.begins_anew and not folder.has_commit(start.attempt):
+    begins_anew = start is not None and start.requested.begins_anew and folder.goes_on_at(start) is None
+    if start is not None and begins_anew and not folder.has_commit(start.attempt):
         if was_part_of(folder, start.attempt, launch):
             anew = f"attempt {start.attempt} of this launch began anew as was asked, and nothing was committed since"
             return Fresh(anew, passed_over, requested=True, start_over=start.requested.start_over)

@@ -149,6 +149,8 @@ def test_a_death_from_outside_says_nothing_of_the_point_that_was_loaded(job: Job
     for fields in (
         {"how": "killed", "signal": "SIGKILL", "exit_code": None, "error": ""},
         {"how": "killed", "signal": "SIGTERM", "exit_code": None, "error": ""},
+        {"how": "killed", "signal": "SIGABRT", "exit_code": None, "error": ""},  # NCCL's watchdog, after a lost peer
+        {"how": "killed", "signal": "SIGBUS", "exit_code": None, "error": ""},  # a full /dev/shm
         {"how": "hang", "error": "hang", "exit_code": 201},
         {"error": "OutOfMemoryError"},
         {"error": "RuntimeError", "message": "Connection reset by peer"},

@@ -1,6 +1,7 @@
 """Which points retention may remove: those of the live line that its newest whole ones make needless."""
 
 import shutil
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,7 +86,7 @@ def test_what_stays_of_any_line_is_the_newest_and_as_many_whole_points_as_there_
 
 def described(own: list[list[int]], picks: list[int]) -> Folder:
     """A folder in which each attempt continues from some point of those before it."""
-    folder = Folder(root=None)  # type: ignore[arg-type]  # nothing is looked up on disk
+    folder = Folder(Path("of nothing"))
     for number, iterations in enumerate(own, start=1):
         points = [PointName(i, attempt) for attempt, found in folder.iterations.items() for i in found]
         parent = points[picks[number - 1] % len(points)] if points else None

@@ -533,7 +533,11 @@ class World:
         attempts, found = str(self.root / "attempts"), {}
         for name in sorted(os.listdir(attempts)) if os.path.isdir(attempts) else []:
             with suppress(FileNotFoundError), open(f"{attempts}/{name}/start.json", "rb") as file:
-                found[int(name)] = parsed(file.read())
+                found[int(name)] = {**parsed(file.read()), "goes_on_at": None}
+                found[int(name)]["goes_on_at"] = found[int(name)]["parent"]
+            with suppress(FileNotFoundError), open(f"{attempts}/{name}/untrained.json", "rb") as file:
+                if int(name) in found:
+                    found[int(name)]["goes_on_at"] = parsed(file.read())["point"]
         return found
 
     def superseded(self, process: Process) -> bool:
@@ -646,7 +650,7 @@ def line(starts: dict[int, dict[str, Any]], points: list[PointName], attempt: in
     while attempt in starts:
         own = [p for p in points if p.attempt == attempt and (newest is None or p.iteration <= newest)]
         found += sorted(own, reverse=True)
-        newest, attempt = starts[attempt]["parent"] or (None, None)
+        newest, attempt = starts[attempt]["goes_on_at"] or (None, None)
     return found
 
 
