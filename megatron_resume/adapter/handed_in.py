@@ -18,7 +18,7 @@ from ..checkpoint.contents import Contents
 from ..checkpoint.records import Unknown
 from ..errors import DamagedError
 from . import background, ranks, serialization, state_dicts
-from .state_dicts import LookedAt
+from .state_dicts import Entry, LookedAt
 
 logger = logging.getLogger("megatron_resume")
 
@@ -28,7 +28,7 @@ class HandedIn:
 
     def __init__(self, key: str = ""):
         self.key = key
-        self._mine: Contents | None = None
+        self._mine: list[Entry] | None = None
         self._store: Any = None
         self._num_ranks = 1
 
@@ -48,7 +48,7 @@ class HandedIn:
         """Call on every rank, or on none. Of a second call, as for what is saved beside the model, nothing is kept."""
         if self._mine is not None:
             return
-        mine = found.contents if found else {}
+        mine = found.entries if found else []
         self._mine, self._store, self._num_ranks = mine, ranks.store(), ranks.count()
         if ranks.rank() != 0 and self._store is not None:
             background.submit(lambda: ranks.post(self._store, self.key, _pack(mine)))
@@ -63,7 +63,7 @@ class HandedIn:
             return msgspec.UNSET
         try:
             packed = ranks.collect(self._store, self.key, self._num_ranks) if self._store is not None else []
-            found = contents.merge([self._mine, *map(_unpack, dict.fromkeys(packed))])
+            found = contents.merge([state_dicts.spelled_out(self._mine), *map(_unpack, dict.fromkeys(packed))])
         except (DamagedError, msgspec.MsgspecError, zlib.error) as error:
             logger.warning("the receipt will not name the tensors of the model: %s", error)
             return msgspec.UNSET
@@ -73,8 +73,8 @@ class HandedIn:
         return found
 
 
-def _pack(mine: Contents) -> bytes:
-    return zlib.compress(msgspec.msgpack.encode(mine))
+def _pack(mine: list[Entry]) -> bytes:
+    return zlib.compress(msgspec.msgpack.encode(state_dicts.spelled_out(mine)))
 
 
 def _unpack(packed: bytes) -> Contents:

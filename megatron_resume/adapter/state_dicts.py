@@ -2,21 +2,39 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
-from ..checkpoint.contents import ANY_SHAPE, GROUPS, MODEL, OPTIMIZER, REST, Contents, describe, part_of
+from ..checkpoint.contents import ANY_SHAPE, GROUPS, MODEL, OPTIMIZER, Contents, describe, part_of
 
 logger = logging.getLogger("megatron_resume")
+
+
+class Entry(NamedTuple):
+    """One name in a state dict, as it stands there: a save has no time to spell it out."""
+
+    part: str
+    name: str
+    kind: str
+    dtype: object
+    shape: Sequence[int]
 
 
 class LookedAt(NamedTuple):
     """What is in a state dict of this rank."""
 
-    contents: Contents
-    tensors: dict[str, list[torch.Tensor]]  # by name; a rank may hold several shards of one
+    entries: list[Entry]
+    tensors: list[tuple[str, torch.Tensor]]  # by name; a rank may hold several shards of one
+
+
+def spelled_out(entries: Iterable[Entry]) -> Contents:
+    """`entries` as receipts have them."""
+    contents: Contents = {}
+    for part, name, kind, dtype, shape in entries:
+        contents.setdefault(part, {})[name] = describe(kind, dtype, shape)
+    return contents
 
 
 def looked_at(look: Callable[[], LookedAt]) -> LookedAt | None:
@@ -33,50 +51,39 @@ def of_sharded(state_dict: Mapping[str, Any]) -> LookedAt:
 
     Factories are built, which makes views: what Megatron saves and loads in place of each are its parts.
     """
-    contents: Contents = {}
-    tensors: dict[str, list[torch.Tensor]] = {}
+    look = _Look([], [])
     for key, value in state_dict.items():
-        part = part_of(str(key))
-        entries = contents.setdefault(part, {})
-        if part == OPTIMIZER:
-            entries.update(_groups(value, str(key)))
-        for leaf, kind in _sharded(value):
-            name = str(leaf.key)
-            if kind == "object":
-                entries[name] = describe(kind, "", leaf.global_shape)
-                continue
-            kind = ANY_SHAPE if getattr(leaf, "allow_shape_mismatch", False) else kind
-            entries[name] = describe(kind, leaf.dtype, leaf.global_shape)
-            if isinstance(leaf.data, torch.Tensor):
-                tensors.setdefault(name, []).append(leaf.data)
-    return LookedAt(contents, tensors)
+        look.at(value, part_of(str(key)), str(key))
+    return LookedAt(look.entries, look.tensors)
 
 
-def _sharded(value: Any, kind: str = "tensor") -> Iterator[tuple[Any, str]]:
-    """The sharded tensors and objects in `value`, each with its kind."""
-    from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor, ShardedTensorFactory
+class _Look:
+    """Goes through a sharded state dict."""
 
-    if isinstance(value, ShardedTensor):
-        yield value, kind
-    elif isinstance(value, ShardedObject):
-        yield value, "object"
-    elif isinstance(value, ShardedTensorFactory):
-        yield from _sharded(value.build(), "factory")
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _sharded(item, kind)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _sharded(item, kind)
+    def __init__(self, entries: list[Entry], tensors: list[tuple[str, torch.Tensor]]) -> None:
+        from megatron.core.dist_checkpointing.mapping import ShardedObject, ShardedTensor, ShardedTensorFactory
 
+        self.entries, self.tensors = entries, tensors
+        self._tensor, self._object, self._factory = ShardedTensor, ShardedObject, ShardedTensorFactory
 
-def _groups(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Where in its state dict an optimizer has parameter groups: one of several parts has them one level deeper."""
-    for key, item in value.items() if isinstance(value, Mapping) else ():
-        if key == "param_groups":
-            yield f"{name}/{key}", describe(GROUPS, "", ())
-        else:
-            yield from _groups(item, f"{name}/{key}")
+    def at(self, value: Any, part: str, place: str, kind: str = "tensor") -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if part == OPTIMIZER and key == "param_groups":  # one of several optimizers has them a level deeper
+                    self.entries.append(Entry(part, f"{place}/{key}", GROUPS, "", ()))
+                self.at(item, part, f"{place}/{key}" if part == OPTIMIZER else place, kind)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                self.at(item, part, place, kind)
+        elif isinstance(value, self._tensor):
+            kind = ANY_SHAPE if getattr(value, "allow_shape_mismatch", False) else kind
+            self.entries.append(Entry(part, value.key, kind, value.dtype, value.global_shape))
+            if isinstance(value.data, torch.Tensor):
+                self.tensors.append((value.key, value.data))
+        elif isinstance(value, self._factory):
+            self.at(value.build(), part, place, "factory")
+        elif isinstance(value, self._object):
+            self.entries.append(Entry(part, value.key, "object", "", value.global_shape))
 
 
 def of_this_rank(model: Any, optimizer: Any) -> LookedAt:
@@ -87,16 +94,15 @@ def of_this_rank(model: Any, optimizer: Any) -> LookedAt:
     from megatron.training.checkpointing import get_checkpoint_name, unwrap_model
 
     file = os.path.basename(os.path.dirname(str(get_checkpoint_name("", 0))))
-    entries: dict[str, str] = {}
-    tensors: dict[str, list[torch.Tensor]] = {}
-    for number, chunk in enumerate(unwrap_model(_as_list(model))):
-        for name, tensor in _plain(chunk.state_dict_for_save_checkpoint(), f"{file}/{number}"):
-            entries[name] = describe("tensor", tensor.dtype, tensor.shape)
-            tensors[name] = [tensor]
-    contents = {MODEL: entries, OPTIMIZER: {}, REST: {}}
+    tensors = [
+        named
+        for number, chunk in enumerate(unwrap_model(_as_list(model)))
+        for named in _plain(chunk.state_dict_for_save_checkpoint(), f"{file}/{number}")
+    ]
+    entries = [Entry(MODEL, name, "tensor", tensor.dtype, tensor.shape) for name, tensor in tensors]
     if optimizer is not None and not getattr(optimizer, "is_stub_optimizer", False):
-        contents[OPTIMIZER] = {f"{file}/{OPTIMIZER}": "object"}
-    return LookedAt(contents, tensors)
+        entries.append(Entry(OPTIMIZER, f"{file}/{OPTIMIZER}", "object", "", ()))
+    return LookedAt(entries, tensors)
 
 
 def _as_list(model: Any) -> list[Any]:

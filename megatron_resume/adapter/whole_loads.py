@@ -56,10 +56,11 @@ def _prepare(current: Session, resume: Resume, role: str, args: Any, asked: Look
     held = _held(resume, role)
     if held is None:
         return
-    _compare(current, resume, role, args, asked.contents if asked else None, held)
-    if asked is not None:
-        whole = contents.same_in_both(asked.contents, held)
-        pattern.fill(tensor for name in whole for tensor in asked.tensors.get(name, ()))
+    wanted = state_dicts.spelled_out(asked.entries) if asked else None
+    _compare(current, resume, role, args, wanted, held)
+    if asked is not None and wanted is not None:
+        whole = contents.same_in_both(wanted, held)
+        pattern.fill(tensor for name, tensor in asked.tensors if name in whole)
 
 
 def _held(resume: Resume, role: str) -> Contents | None:
@@ -99,7 +100,7 @@ def _compare(current: Session, resume: Resume, role: str, args: Any, asked: Cont
     current.step_back()
     ranks.barrier()  # a launcher ends the others as soon as one has left
     raise MismatchError(
-        f"start refused: {role} cannot be loaded from {resume.point.name}: {problem}. Nothing was read or changed; "
+        f"start refused: {role} cannot be loaded from {resume.point.name}: {problem}. Nothing was loaded; "
         "start with the options of model, optimizer and parallel sizes that it was saved with"
     )
 

@@ -7,6 +7,7 @@ import pytest
 
 from megatron_resume.checkpoint.commit import sha256_of
 from megatron_resume.checkpoint.layout import COMMITTED, PointName
+from megatron_resume.checkpoint.torch_metadata import contents_of
 from support.job_on_disk import contents
 from support.pretraining import Pretraining, undisturbed_pretraining
 from support.runs import Run, Server
@@ -32,6 +33,12 @@ def refused(run: Pretraining, *flags: str) -> str:
     assert not run.losses.pop().exists(), "nothing was trained"
     (said,) = [line for line in log.splitlines() if "rank 0: start refused" in line]
     return said
+
+
+def tensors(held: dict[str, dict[str, str]]) -> set[tuple[str, str]]:
+    """Names and shapes of the tensors, of all parts."""
+    every = [entry for entries in held.values() for entry in entries.items()]
+    return {(name, text[text.index("[") :]) for name, text in every if text.split()[0] not in ("object", "groups")}
 
 
 def forget_tensors(run: Pretraining) -> None:
@@ -112,12 +119,35 @@ def test_experts_on_fewer_ranks_are_refused(server: Server, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "flags",
-    [("--lr-warmup-iters", "4", "--lr-warmup-init", "0.0"), ("--ckpt-format", "torch"), ("--bf16",), MOE],
-    ids=["first steps at learning rate 0", "format torch", "bf16", "experts"],
+    ("flags", "how"),
+    [
+        (("--lr-warmup-iters", "4", "--lr-warmup-init", "0.0"), {}),
+        ((), {"FREEZES": "1"}),
+        (("--ckpt-format", "torch"), {}),
+        (("--bf16",), {}),
+        (("--bf16", "--ckpt-format", "torch"), {"FREEZES": "1"}),
+        (("--pipeline-model-parallel-size", "2"), {}),
+        (MOE, {}),
+    ],
+    ids=["first step at learning rate 0", "frozen", "format torch", "bf16", "frozen in bf16", "stages", "experts"],
 )
-def test_a_load_of_everything_raises_no_alarm(server: Server, tmp_path: Path, flags: tuple[str, ...]) -> None:
+def test_a_load_of_everything_raises_no_alarm(
+    server: Server, tmp_path: Path, flags: tuple[str, ...], how: dict[str, str]
+) -> None:
     run = Pretraining(server, tmp_path / "run", *flags)
-    run.killed("commit.end")
-    run.finish()
+    run.killed("commit.end", **how)
+    held = json.loads((run.output / "data_checkpoint" / POINT.folder / "policy.json").read_text())["tensors"]
+    if "torch" not in flags:  # which leaves metadata
+        assert tensors(held) == tensors(contents_of(run.output / "checkpoints" / "iter_0000003"))
+    run.finish(**how)
     assert list(run.effective()) == list(range(1, 9))
+
+
+@pytest.mark.slow
+def test_what_the_command_lets_be_missing_begins_anew_with_a_warning(server: Server, tmp_path: Path) -> None:
+    run = Pretraining(server, tmp_path / "run")
+    run.killed("commit.end")
+    run.argv += ["--dist-ckpt-strictness", "log_all", "--add-qkv-bias"]
+    log = run.finish()
+    assert "linear_qkv.bias [2, 192] was not saved; " in log
+    assert "--dist-ckpt-strictness log_all lets that begin anew" in log

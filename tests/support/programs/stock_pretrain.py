@@ -2,7 +2,7 @@
 
 Its data are as of SFT where Megatron was started with --sft: the second half of each row is trained on.
 Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats, and gets SIGTERM, as from
-a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it. With GATE set
+a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it; with FREEZES the embedding is not trained. With GATE set
 to `iteration:file` it stands still in that iteration until the file is there, and dies where that says so. With
 FAULT_AT set it fails in that iteration, and is restarted in its process. With REFERENCE set, the weights of a
 reference are loaded in the way of Megatron's RL, and their digest is appended to that file. With COLLECTS set to a
@@ -63,7 +63,7 @@ datasets.is_distributed = True
 
 def model_provider(pre_process=True, post_process=True, vp_stage=None, config=None, pg_collection=None):
     args = get_args()
-    return GPTModel(
+    model = GPTModel(
         core_transformer_config_from_args(args),
         get_gpt_layer_local_spec(
             num_experts=args.num_experts, qk_layernorm=args.qk_layernorm, normalization=args.normalization
@@ -74,6 +74,9 @@ def model_provider(pre_process=True, post_process=True, vp_stage=None, config=No
         post_process=post_process,
         position_embedding_type=args.position_embedding_type,
     )
+    if "FREEZES" in os.environ and pre_process:
+        model.embedding.requires_grad_(False)
+    return model
 
 
 def stand_at_gate(iteration):
