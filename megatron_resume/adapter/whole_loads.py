@@ -31,8 +31,11 @@ def checked(current: Session, resume: Resume, role: str, args: Any, called_with:
     """
     model, optimizer = called_with.get("ddp_model"), called_with.get("optimizer")
     folder = model_folder(resume.point.iteration)
+    was_seen = False
 
     def prepare(look: Callable[[], LookedAt]) -> None:
+        nonlocal was_seen
+        was_seen = True
         _prepare(current, resume, role, args, state_dicts.looked_at(look))
 
     def of_the_model(state_dict: Any, checkpoint_dir: Any) -> None:
@@ -43,6 +46,13 @@ def checked(current: Session, resume: Resume, role: str, args: Any, called_with:
         prepare(lambda: state_dicts.of_this_rank(model, optimizer))
     with serialization.before("load", of_the_model):
         yield
+    if not was_seen and ranks.rank() == 0:
+        logger.warning(
+            "%s: nobody saw what was loaded from %s: Megatron's dist_checkpointing.load was not called, so it is not "
+            "known whether all of it arrived",
+            role,
+            resume.point.name,
+        )
     left = ranks.first_of_all(contents.listed(pattern.left_in(state_dicts.in_use(model, optimizer))))
     if left:
         raise DamagedError(

@@ -151,3 +151,10 @@ def test_what_the_command_lets_be_missing_begins_anew_with_a_warning(server: Ser
     log = run.finish()
     assert "linear_qkv.bias [2, 192] was not saved; " in log
     assert "--dist-ckpt-strictness log_all lets that begin anew" in log
+
+
+@pytest.mark.slow
+def test_a_load_that_nobody_saw_is_warned_of(copy_of_interrupted: Run) -> None:
+    ended = copy_of_interrupted.tampered("loads.loads_by_a_function_of_its_own")
+    assert ended.code == 0, ended.log[-4000:]
+    assert "WARNING" in ended.line("policy: nobody saw what was loaded from iteration 2 of attempt 1")

@@ -1,11 +1,13 @@
 """Models that are not loaded, or that are not looked for before."""
 
 import threading
+import types
 
+from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.dict_utils import nested_values
 from megatron.core.dist_checkpointing.mapping import ShardedTensor
 from megatron.core.dist_checkpointing.strategies.torch import TorchDistLoadShardedStrategy
-from megatron.training import get_args
+from megatron.training import checkpointing, get_args
 from rlhf import roles, start
 
 from megatron_resume.adapter.writer import Writer
@@ -71,3 +73,9 @@ def _leave_unread(is_left):
         return loaded
 
     TorchDistLoadShardedStrategy.load = load_the_rest
+
+
+def loads_by_a_function_of_its_own():
+    load = dist_checkpointing.load
+    own = types.FunctionType(load.__code__, load.__globals__, "own", load.__defaults__)
+    checkpointing.dist_checkpointing = types.SimpleNamespace(**{**vars(dist_checkpointing), "load": own})
