@@ -7,6 +7,8 @@ PARALLEL ?= -n $(shell echo $$(($$(nproc) + 1))) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Else each of the many interpreters that tests start would compile what it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo test test-all test-megatron test-gpu megatrons check check-docker bench bench-data golden torture fuzz model
 .PHONY: venv-nvrx venv-dlc
 

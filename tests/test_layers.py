@@ -65,17 +65,22 @@ MODULES = modules()
 
 
 def imports(module: str, text: str) -> Iterator[Import]:
-    tree = ast.parse(text)
-    when: dict[int, str] = {}
-    for outer in ast.walk(tree):
-        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef):
-            when |= dict.fromkeys(map(id, ast.walk(outer)), "call")
-        elif is_for_types(outer):
-            when |= dict.fromkeys(map(id, ast.walk(outer)), "types")
-    for node in ast.walk(tree):
+    for node, when in statements(ast.parse(text), "import"):
+        for target in targets(module, node):
+            yield Import(module, target, node.lineno, when)
+
+
+def statements(inside: ast.AST, when: str) -> Iterator[tuple[ast.Import | ast.ImportFrom, str]]:
+    """The import statements below a node, which is executed `when`."""
+    if isinstance(inside, ast.FunctionDef | ast.AsyncFunctionDef):
+        when = "call"
+    elif is_for_types(inside):
+        when = "types"
+    for node in ast.iter_child_nodes(inside):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            for target in targets(module, node):
-                yield Import(module, target, node.lineno, when.get(id(node), "import"))
+            yield node, when
+        elif not isinstance(node, ast.expr):  # which hold none
+            yield from statements(node, when)
 
 
 def is_for_types(node: ast.AST) -> bool:

@@ -4,7 +4,6 @@ import itertools
 from typing import Any
 
 import pytest
-from megatron.training.datasets.data_samplers import MegatronPretrainingRandomSampler, MegatronPretrainingSampler
 from torch.utils.data import DataLoader
 
 from megatron_resume.adapter.orders import order_of
@@ -15,13 +14,16 @@ from megatron_resume.errors import DamagedError, MismatchError
 TOTAL, MICRO = 101, 2
 
 
-def sequential(rank: int, num_ranks: int, total: int = TOTAL) -> MegatronPretrainingSampler:
+def sequential(rank: int, num_ranks: int, total: int = TOTAL) -> Any:
+    # Not at the top: each worker of a test run would spend seconds on it, also where it runs none of these tests.
+    from megatron.training.datasets.data_samplers import MegatronPretrainingSampler
+
     return MegatronPretrainingSampler(total, 0, MICRO, rank, num_ranks)
 
 
-def random(
-    rank: int, num_ranks: int, *, sharding: bool = False, total: int = TOTAL, micro: int = MICRO
-) -> MegatronPretrainingRandomSampler:
+def random(rank: int, num_ranks: int, *, sharding: bool = False, total: int = TOTAL, micro: int = MICRO) -> Any:
+    from megatron.training.datasets.data_samplers import MegatronPretrainingRandomSampler
+
     return MegatronPretrainingRandomSampler(None, total, 0, micro, rank, num_ranks, sharding)
 
 
