@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.job_on_disk import contents
-from support.runs import Run
+from support.runs import ALONE, Run
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def with_own_frozen_models(copy_of_interrupted: Run, undisturbed: Callable[[str]
     """The interrupted run with a copy of the frozen models, to be spoiled."""
     run = copy_of_interrupted
     for role in ("reference", "reward"):
-        shutil.copytree(undisturbed("dp2").output / "checkpoints" / role, run.output / "frozen" / role)
+        shutil.copytree(undisturbed(ALONE).output / "checkpoints" / role, run.output / "frozen" / role)
         run.flags = (*run.flags, f"--{role}-load", str(run.output / "frozen" / role))
     return run
 
@@ -25,12 +25,12 @@ def tracker(run: Run, role: str) -> Path:
 
 
 def test_a_save_that_failed_may_be_repeated(new_run: Callable[..., Run], undisturbed: Callable[[str], Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.tampered("failures.a_save_fails_and_is_repeated")
     assert ended.code == 0, ended.log[-4000:]
     assert "saved already" not in ended.log
     assert run.status()["point"] == {"iteration": 6, "attempt": 1}
-    assert run.trace() == undisturbed("dp2").trace()
+    assert run.trace() == undisturbed(ALONE).trace()
 
 
 def test_a_refused_roll_back_leaves_the_job_as_it_was(copy_of_interrupted: Run, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_mistake_is_named_before_it_costs_anything(copy_of_interrupted: Run, m
 
 
 def test_mid_episode_is_noticed_also_without_megatrons_train_step(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.tampered("train_steps.own_train_step_saves_before_advance")
     assert ended.code == 0, ended.log[-4000:]
     assert "will not be committed: episode 0 is not done" in ended.log
@@ -100,7 +100,7 @@ def test_mid_episode_is_noticed_also_without_megatrons_train_step(new_run: Calla
 def test_a_save_folder_whose_name_was_taken_away_ends_the_run_before_it_saves_elsewhere(
     new_run: Callable[..., Run],
 ) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.tampered("writers.another_start_takes_the_names_and_withdraws")
     assert run.status()["passed_over"] == []
     assert ended.code == 203, ended.log[-4000:]
@@ -110,7 +110,7 @@ def test_a_save_folder_whose_name_was_taken_away_ends_the_run_before_it_saves_el
 
 
 def test_a_role_that_is_never_saved_is_said_to_be_missing(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.tampered("saves.saves_value_never")
     assert (
         "iteration 2 of attempt 1 was not committed when policy of iteration 4 was saved: value, data not" in ended.log
@@ -121,18 +121,17 @@ def test_a_role_that_is_never_saved_is_said_to_be_missing(new_run: Callable[...,
 def test_copies_saved_elsewhere_and_saves_not_to_keep_are_left_alone(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
-    run = new_run()
-    ended = run.tampered("saves.saves_copies_too", crash="train_step@policy:6")
+    run = new_run(ALONE)
+    ended = run.killed("train_step@policy:6", tamper="saves.saves_copies_too", committed=4)
     assert "policy of iteration 0 is saved by Megatron alone and will not be committed" in ended.log
-    assert "crash point train_step@policy" in ended.log, ended.log[-4000:]
     assert run.status()["point"] == {"iteration": 4, "attempt": 1}
     assert (run.output / "checkpoints" / "policy_best" / "iter_0000004").is_dir()
     run.finish("--non-persistent-ckpt-type", "global")
-    assert run.trace() == undisturbed("dp2").trace()
+    assert run.trace() == undisturbed(ALONE).trace()
 
 
 def test_saves_of_roles_that_were_not_loaded_are_committed_while_the_process_ends(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.tampered("loads.loads_nothing_and_commits_at_the_end")
     assert ended.code == 0, ended.log[-4000:]
     assert run.status()["point"] == {"iteration": 6, "attempt": 1}

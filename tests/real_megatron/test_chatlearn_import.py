@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from megatron_resume.checkpoint.layout import PointName
 from support.chatlearn_files import ChatLearnJob
 from support.job_on_disk import contents
-from support.runs import ITERATIONS_PER_EPISODE, Run
+from support.runs import ALONE, ITERATIONS_PER_EPISODE, Run
 
 FIRST = PointName(ITERATIONS_PER_EPISODE, 1)
 
@@ -26,7 +27,9 @@ def imported(run: Run, job: ChatLearnJob, *options: str) -> subprocess.Completed
 @pytest.fixture(scope="module")
 def gone_over(interrupted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Killed between the saves of its second episode, imported, killed after its next commit, run to its end."""
-    run = Run(interrupted.server, tmp_path_factory.mktemp("gone_over") / "run", interrupted.flags)
+    run = Run(
+        interrupted.server, tmp_path_factory.mktemp("gone_over") / "run", interrupted.flags, interrupted.num_ranks
+    )
     shutil.copytree(interrupted.output, run.output)
     shutil.rmtree(run.data_checkpoint)
     job = ChatLearnJob(run.output, iterations_per_episode=ITERATIONS_PER_EPISODE)
@@ -54,7 +57,7 @@ def test_all_prompts_iterations_and_learning_rates_are_those_of_the_undisturbed_
     def seen(run: Run) -> list[tuple[Any, ...]]:
         return [(x["iteration"], x["episode"], sorted(x["prompt_ids"]), x["lr"]) for x in run.trace()]
 
-    assert seen(gone_over) == seen(undisturbed("dp2"))
+    assert seen(gone_over) == seen(undisturbed(ALONE))
 
 
 def test_after_its_first_save_it_goes_on_as_any_job(gone_over: Run) -> None:
@@ -79,7 +82,7 @@ def test_what_the_import_could_not_know_is_said_once(gone_over: Run, unknown: st
 
 def test_what_megatron_loads_is_still_compared_with_the_imported_iteration(interrupted: Run, tmp_path: Path) -> None:
     """The models are of iteration 2; a person names them as 4, by renaming their folders."""
-    run = Run(interrupted.server, tmp_path / "run", interrupted.flags)
+    run = replace(interrupted, output=tmp_path / "run", starts=[])
     shutil.copytree(interrupted.output, run.output)
     shutil.rmtree(run.data_checkpoint)
     job = ChatLearnJob(run.output, iterations_per_episode=ITERATIONS_PER_EPISODE)

@@ -9,7 +9,7 @@ import pytest
 
 from support.job_on_disk import contents
 from support.pretraining import Pretraining
-from support.runs import Run, Server
+from support.runs import ALONE, TP2, Run, Server
 
 ANOTHER = "saved with another configuration"
 REFUSED = {
@@ -34,7 +34,6 @@ EXACT = {
 INEXACT = {
     "clipping": ("--clip-grad", "0.1"),
     "dropout": ("--hidden-dropout", "0.0"),
-    "tensor parallel": ("--tensor-model-parallel-size", "2"),
     "kept schedule but for weight decay": ("--weight-decay", "0.5", "--use-checkpoint-opt_param-scheduler"),
     "batch": ("--micro-batch-size", "2"),
 }
@@ -78,32 +77,38 @@ def test_what_is_shown_as_exact_is_exact(
     ended = run.finish(*EXACT[what])
     assert {row[3].split(",")[0] for row in table(ended.log, "policy")[1:]} == {"yes"}
     assert "WARNING" not in ended.line(f"policy.*{ANOTHER}")
-    assert run.trace() == undisturbed("dp2").trace()
+    assert run.trace() == undisturbed(ALONE).trace()
+
+
+def check_inexact(run: Run, undisturbed: Run, *flags: str) -> None:
+    ended = run.finish(*flags)
+    assert "no" in {row[3] for row in table(ended.log, "policy")[1:]}
+    assert "WARNING" in ended.line(f"policy.*{ANOTHER}")
+    assert run.trace() != undisturbed.trace()
 
 
 @pytest.mark.parametrize("what", INEXACT)
 def test_what_is_shown_as_inexact_is_inexact(
     copy_of_interrupted: Run, undisturbed: Callable[[str], Run], what: str
 ) -> None:
-    run = copy_of_interrupted
-    ended = run.finish(*INEXACT[what])
-    assert "no" in {row[3] for row in table(ended.log, "policy")[1:]}
-    assert "WARNING" in ended.line(f"policy.*{ANOTHER}")
-    assert run.trace() != undisturbed("dp2").trace()
+    check_inexact(copy_of_interrupted, undisturbed(ALONE), *INEXACT[what])
+
+
+def test_a_division_of_tensors_is_shown_as_inexact_and_is(
+    copy_of_interrupted_pair: Run, undisturbed: Callable[[str], Run]
+) -> None:
+    check_inexact(copy_of_interrupted_pair, undisturbed("dp2"), *TP2)
 
 
 def test_pipeline_stages_are_shown_as_inexact_and_are(server: Server, tmp_path: Path) -> None:
     undisturbed, run = (Run(server, tmp_path / name, ("--num-layers", "2")) for name in ("undisturbed", "run"))
     undisturbed.finish()
-    run.killed("save.begin@value:2")
-    ended = run.finish("--pipeline-model-parallel-size", "2")
-    assert "no" in {row[3] for row in table(ended.log, "policy")[1:]}
-    assert "WARNING" in ended.line(f"policy.*{ANOTHER}")
-    assert run.trace() != undisturbed.trace()
+    run.killed("save.begin@value:2", committed=2)
+    check_inexact(run, undisturbed, "--pipeline-model-parallel-size", "2")
 
 
-def test_each_role_has_one_table_of_what_changed(copy_of_interrupted: Run) -> None:
-    run = copy_of_interrupted
+def test_each_role_has_one_table_of_what_changed(copy_of_interrupted_pair: Run) -> None:
+    run = copy_of_interrupted_pair
     run.num_ranks = 1
     ended = run.finish("--kl-target", "3", "--adam-beta2", "0.95", "--log-interval", "7")
     assert table(ended.log, "policy") == [
@@ -160,7 +165,7 @@ def test_one_role_shows_what_changed_and_nothing_on_the_same_command(killed_pret
 
 
 def test_no_secret_is_stored(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     run.finish("--wandb-entity", "hunter2", episodes=1)
     receipts: list[Path] = list(run.data_checkpoint.glob("iter_*/policy.json"))
     assert receipts

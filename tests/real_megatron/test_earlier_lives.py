@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.runs import Ended, Run, assert_identical
+from support.runs import ALONE, Ended, Run, assert_identical
 
 POLICY = "MEGATRON_RESUME_POLICY"
 
@@ -23,7 +23,7 @@ def spoil(file: Path) -> None:
 def test_a_point_that_megatron_cannot_load_is_passed_over_once_and_said_aloud(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     run.killed("commit.end:2")
     assert run.status()["point"] == {"iteration": 4, "attempt": 1}
     spoil(run.output / "checkpoints" / "policy" / "iter_0000004" / ".metadata")
@@ -34,11 +34,11 @@ def test_a_point_that_megatron_cannot_load_is_passed_over_once_and_said_aloud(
     assert "loading it failed in attempt 2 with " in said
     assert "this start does without it, once" in said
     assert "attempt 3 resumes from iteration 2 of attempt 1" in passed.log
-    assert_identical(run, undisturbed("dp2"))
+    assert_identical(run, undisturbed(ALONE))
 
 
 def test_where_the_older_point_cannot_be_loaded_either_the_budget_ends_it(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     run.killed("commit.end:2")
     for iteration in (2, 4):
         spoil(run.output / "checkpoints" / "policy" / f"iter_000000{iteration}" / ".metadata")
@@ -59,19 +59,19 @@ def lines(ended: Ended) -> list[str]:
 def test_each_train_step_is_a_line_under_a_policy_or_where_asked_for(
     new_run: Callable[..., Run], env: dict[str, str]
 ) -> None:
-    ended = new_run().start(tamper="train_steps.steps_take_longer_than_lines_are_apart", env=env, episodes=2)
+    ended = new_run(ALONE).start(tamper="train_steps.steps_take_longer_than_lines_are_apart", env=env, episodes=2)
     assert ended.code == 0, ended.log[-4000:]
     assert {"iteration 1, episode 0", "iteration 2, episode 0", "iteration 3, episode 1"} <= set(lines(ended))
 
 
 @pytest.mark.parametrize("env", [{}, {POLICY: "{}", "MEGATRON_RESUME_PROGRESS_LINES": "0"}], ids=["else", "refused"])
 def test_nobody_else_gets_a_line(new_run: Callable[..., Run], env: dict[str, str]) -> None:
-    ended = new_run().start(tamper="train_steps.steps_take_longer_than_lines_are_apart", env=env, episodes=2)
+    ended = new_run(ALONE).start(tamper="train_steps.steps_take_longer_than_lines_are_apart", env=env, episodes=2)
     assert (ended.code, lines(ended)) == (0, []), ended.log[-4000:]
 
 
 def test_no_line_is_written_once_a_rank_is_found_stuck(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     env: dict[str, str | None] = {POLICY: "{}", "STUCK": str(run.data_checkpoint)}
     ended = run.start(tamper="train_steps.steps_take_longer_than_lines_are_apart", env=env, episodes=2)
     assert ended.code == 0, ended.log[-4000:]

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable
 
 from megatron_resume.checkpoint.events import Committed, Trained, events_path, read_events
-from support.runs import Run, assert_identical
+from support.runs import ALONE, Run, assert_identical
 
 
 def ends(run: Run) -> list[tuple[int | None, str]]:
@@ -31,7 +31,7 @@ def first_steps(run: Run, attempt: int) -> int:
 def test_a_run_that_fails_is_killed_and_finishes_says_so(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.tampered("failures.fails_in_the_second_episode")
     assert ended.code == 1
     assert "RuntimeError: the network is down" in ended.log
@@ -46,7 +46,7 @@ def test_a_run_that_fails_is_killed_and_finishes_says_so(
     assert finished == (6, "finished")
     assert [committed(run, attempt) for attempt in (1, 2, 3)] == [[2], [4], [6]]
     assert [first_steps(run, attempt) for attempt in (1, 2, 3)] == [1, 1, 1]
-    assert_identical(run, undisturbed("dp2"))
+    assert_identical(run, undisturbed(ALONE))
 
 
 def test_an_error_of_ours_is_recorded_with_its_exit_code(copy_of_interrupted: Run) -> None:
@@ -61,11 +61,11 @@ def test_an_error_of_ours_is_recorded_with_its_exit_code(copy_of_interrupted: Ru
 def test_events_that_cannot_be_written_are_a_warning_and_change_nothing(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.tampered("storage.events_cannot_be_written")
     assert ended.code == 0, ended.log[-4000:]
     assert (
         ended.log.count("policy.events.jsonl cannot be written: No such device or address") == 5
     )  # 1 first step, 3 commits, 1 end
     assert run.status()["point"] == {"iteration": 6, "attempt": 1}
-    assert_identical(run, undisturbed("dp2"))
+    assert_identical(run, undisturbed(ALONE))

@@ -83,8 +83,8 @@ def test_killed_while_saving(
 
 
 @pytest.mark.parametrize("point", slow_unless(SPREAD_OF_STARTS, WHILE_STARTING))
-def test_killed_while_starting(copy_of_interrupted: Run, undisturbed: Callable[[str], Run], point: str) -> None:
-    run = copy_of_interrupted
+def test_killed_while_starting(copy_of_interrupted_pair: Run, undisturbed: Callable[[str], Run], point: str) -> None:
+    run = copy_of_interrupted_pair
     run.killed(point)
     run.finish()
     assert_identical(run, undisturbed("dp2"))

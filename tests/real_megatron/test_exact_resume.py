@@ -7,7 +7,16 @@ import pytest
 
 from megatron_resume.checkpoint.layout import PointName
 from support.job_on_disk import contents
-from support.runs import ASYNC, EPISODES, ITERATIONS_PER_EPISODE, SYNC, Run, assert_identical, killed_in_its_second_save
+from support.runs import (
+    ALONE,
+    ASYNC,
+    EPISODES,
+    ITERATIONS_PER_EPISODE,
+    SYNC,
+    Run,
+    assert_identical,
+    killed_in_its_second_save,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +54,7 @@ def test_the_same_command_resumes_a_copied_run_identically(
     copy_of_interrupted: Run, undisturbed: Callable[[str], Run]
 ) -> None:
     copy_of_interrupted.finish(tamper="restored_state.nothing")
-    assert_identical(copy_of_interrupted, undisturbed("dp2"))
+    assert_identical(copy_of_interrupted, undisturbed(ALONE))
 
 
 @pytest.mark.parametrize("left_out", ["optimizer", "scheduler", "random_numbers", "kl_coefficient", "data_position"])
@@ -55,14 +64,14 @@ def test_leaving_out_any_one_restored_thing_would_be_seen(
     run = copy_of_interrupted
     before_the_kill = run.trace()[:ITERATIONS_PER_EPISODE]
     run.finish(tamper=f"restored_state.{left_out}")
-    trace, reference = run.trace(), undisturbed("dp2").trace()
+    trace, reference = run.trace(), undisturbed(ALONE).trace()
     assert trace[:ITERATIONS_PER_EPISODE] == before_the_kill == reference[:ITERATIONS_PER_EPISODE]
     assert trace[ITERATIONS_PER_EPISODE:] != reference[ITERATIONS_PER_EPISODE:]
 
 
 @pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
 def test_leaving_the_process_waits_for_the_pending_commit(new_run: Callable[..., Run], save: tuple[str, ...]) -> None:
-    run = new_run("dp2", *save)
+    run = new_run(ALONE, *save)
     run.finish(episodes=1)
     status = run.status()
     assert status["outcome"] == "resume"
@@ -72,7 +81,7 @@ def test_leaving_the_process_waits_for_the_pending_commit(new_run: Callable[...,
 
 
 def test_a_finished_run_can_be_prolonged(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     run.finish(episodes=1)
     # The learning rate schedule is that of the longer run, so only the prompts can be foretold.
     run.finish("--override-opt_param-scheduler", episodes=2)
@@ -93,8 +102,8 @@ def test_curves_drop_what_the_killed_attempt_logged_beyond_the_point(copy_of_int
 def test_curves_tell_how_the_job_fares(new_run: Callable[..., Run]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = new_run("dp2", "--resume-lease-time", "1")  # so that leases are renewed while it lives
-    run.tampered("saves.rests_before_its_second_save", crash="save.begin@policy:2")
+    run = new_run(ALONE, "--resume-lease-time", "1")  # so that leases are renewed while it lives
+    run.killed("save.begin@policy:2", tamper="saves.rests_before_its_second_save", committed=ITERATIONS_PER_EPISODE)
     run.finish()
     events = EventAccumulator(str(run.output / "tensorboard"))
     events.Reload()

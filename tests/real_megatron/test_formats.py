@@ -19,7 +19,7 @@ def make(server: Server, tmp_path: Path) -> Callable[..., Run]:
 
 def kill_and_finish(run: Run, **options: object) -> None:
     """Between the saves of two roles, so that policy's tracker names an iteration that was never committed."""
-    run.killed("save.end@policy:2", **options)
+    run.killed("save.end@policy:2", committed=2, **options)  # type: ignore[arg-type]
     assert (run.output / "checkpoints" / "policy" / "latest_checkpointed_iteration.txt").read_text() == "4"
     ended = run.finish(**options)
     assert "resumes from iteration 2 of attempt 1" in ended.line("resumes from")

@@ -4,13 +4,14 @@ import os
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from megatron_resume.checkpoint.layout import COMMITTED, TRACKER, PointName
 from support.job_on_disk import contents
-from support.runs import ITERATIONS_PER_EPISODE, Run, assert_identical
+from support.runs import ALONE, ITERATIONS_PER_EPISODE, Run, assert_identical
 
 FIRST = PointName(ITERATIONS_PER_EPISODE, 1)
 
@@ -37,7 +38,7 @@ FOREIGN = (
 @pytest.fixture(scope="module")
 def beset(interrupted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A killed run among everything that leads others astray, started again to its end."""
-    run = Run(interrupted.server, tmp_path_factory.mktemp("beset") / "run", interrupted.flags)
+    run = replace(interrupted, output=tmp_path_factory.mktemp("beset") / "run", starts=[])
     shutil.copytree(interrupted.output, run.output)
     (run.output / "checkpoints" / "policy" / TRACKER).write_text("")
     (run.output / "checkpoints" / "value" / TRACKER).write_text("96")
@@ -52,7 +53,7 @@ def test_a_truncated_tracker_and_one_that_names_a_folder_that_is_gone_cost_nothi
     beset: Run, undisturbed: Callable[[str], Run]
 ) -> None:
     assert f"resumes from {FIRST}" in beset.starts[0].line("resumes from")
-    assert_identical(beset, undisturbed("dp2"))
+    assert_identical(beset, undisturbed(ALONE))
 
 
 def test_folders_of_others_are_never_touched(beset: Run) -> None:
@@ -69,9 +70,11 @@ def test_a_pickle_of_somebody_else_runs_no_code(beset: Run) -> None:
 @pytest.fixture(scope="module")
 def saved_again(interrupted: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run whose script saves everything twice, and which Megatron was to tidy up."""
-    run = Run(interrupted.server, tmp_path_factory.mktemp("saved_again") / "run", interrupted.flags)
-    ended = run.tampered("saves.saves_twice", "--save-retain-interval", "100", crash="save.begin@policy:3")
-    assert "crash point save.begin@policy" in ended.log, ended.log[-4000:]
+    run = Run(
+        interrupted.server, tmp_path_factory.mktemp("saved_again") / "run", interrupted.flags, interrupted.num_ranks
+    )
+    twice = ("--save-retain-interval", "100")
+    run.killed("save.begin@policy:3", *twice, tamper="saves.saves_twice", committed=2 * ITERATIONS_PER_EPISODE)
     return run
 
 
@@ -91,13 +94,13 @@ def test_megatron_deletes_no_model_of_a_point(saved_again: Run) -> None:
 def test_killed_after_both_models_before_the_data_no_episode_is_trained_twice(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     run.killed("write.begin@data.json:2")
     torn = run.data_checkpoint / PointName(2 * ITERATIONS_PER_EPISODE, 1).folder
     assert {"policy.json"} <= set(os.listdir(torn)) <= {"policy.json", "value.json", "data.safetensors"}
     ended = run.finish()
     assert f"resumes from {FIRST}" in ended.line("resumes from")
-    assert_identical(run, undisturbed("dp2"))
+    assert_identical(run, undisturbed(ALONE))
 
 
 def test_trained_on_after_a_roll_back_the_abandoned_line_is_never_taken(
@@ -108,7 +111,7 @@ def test_trained_on_after_a_roll_back_the_abandoned_line_is_never_taken(
     run.killed("commit.end", "--load-data-checkpoint-iteration", str(FIRST.iteration))
     ended = run.finish()
     assert f"resumes from {PointName(2 * ITERATIONS_PER_EPISODE, 3)}" in ended.line("resumes from")
-    assert_identical(run, undisturbed("dp2"))
+    assert_identical(run, undisturbed(ALONE))
 
 
 def test_a_loop_that_starts_at_0_is_stopped_at_its_first_save(copy_of_interrupted: Run) -> None:
@@ -125,7 +128,7 @@ def test_state_is_global_a_run_of_one_rank_goes_on_where_two_ranks_stopped(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
     run = new_run()
-    run.tampered("data_order.tracks_its_rows", crash="save.begin@value:2")
+    run.killed("save.begin@value:2", tamper="data_order.tracks_its_rows", committed=FIRST.iteration)
     names = set(os.listdir(run.data_checkpoint / FIRST.folder))
     assert names == {"policy.json", "value.json", "data.json", "data.safetensors", COMMITTED}, "none is of one rank"
     run.num_ranks = 1

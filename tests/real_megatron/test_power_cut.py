@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from support.runs import Run
+from support.runs import ALONE, Run
 
 
 def test_a_power_cut_after_a_commit_loses_nothing_of_the_point(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     noted = run.output.parent / "durable.jsonl"
     run.finish(episodes=1, tamper="storage.notes_what_is_durable", env={"DURABLE": str(noted)})
     durable = dict(json.loads(line) for line in noted.read_text().splitlines())

@@ -11,7 +11,7 @@ import pytest
 
 from support.drawn import PER_EPISODE, drawn, episodes
 from support.job_on_disk import contents
-from support.runs import EPISODES, Run
+from support.runs import ALONE, EPISODES, ITERATIONS_PER_EPISODE, Run
 
 
 def rows_file(path: Path, rows: int) -> Path:
@@ -26,7 +26,7 @@ def test_on_another_number_of_ranks_the_same_prompts_come_in_the_same_order(
 ) -> None:
     run = new_run()
     run.num_ranks = before
-    run.killed("save.begin@value:2")
+    run.killed("save.begin@value:2", committed=ITERATIONS_PER_EPISODE)
     run.num_ranks = after
     run.finish()
     assert drawn(run) == drawn(undisturbed("dp2"))
@@ -38,7 +38,7 @@ def test_over_three_attempts_on_two_ranks_one_and_two_again_every_prompt_comes_o
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
     run = new_run()
-    run.killed("save.begin@value:2")
+    run.killed("save.begin@value:2", committed=ITERATIONS_PER_EPISODE)
     run.num_ranks = 1
     run.killed("commit.end")  # its first save is committed, however long it took
     run.num_ranks = 2
@@ -55,8 +55,8 @@ def stopped(new_run: Callable[..., Run], tmp_path: Path) -> Callable[..., Run]:
 
     def make(*flags: str) -> Run:
         path = rows_file(tmp_path / "prompts.jsonl", 24)
-        run = new_run("dp2", "--prompt-file", str(path), "--prompt-index-dir", str(tmp_path / "index"), *flags)
-        run.killed("save.begin@value:2")
+        run = new_run(ALONE, "--prompt-file", str(path), "--prompt-index-dir", str(tmp_path / "index"), *flags)
+        run.killed("save.begin@value:2", committed=ITERATIONS_PER_EPISODE)
         return run
 
     return make
@@ -123,7 +123,7 @@ def test_in_file_order_prompts_come_as_chatlearn_draws_them(
 def test_a_loop_that_draws_prompts_and_never_counts_them_is_stopped_at_its_first_save(
     new_run: Callable[..., Run],
 ) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.tampered("data_order.draws_and_never_counts")
     assert ended.refused_with == 78, ended.log[-4000:]
     assert "until iteration 2 nobody counted a sample of 'prompts'" in ended.log
@@ -143,12 +143,13 @@ def loader_drew(run: Run) -> dict[int, list[int]]:
 
 def test_a_stateful_data_loader_goes_on_at_each_rank(new_run: Callable[..., Run]) -> None:
     run = new_run()
-    run.tampered("data_order.draws_from_a_loader", crash="save.begin@value:2")
-    assert run.tampered("data_order.draws_from_a_loader").code == 0
+    draws = "data_order.draws_from_a_loader"
+    run.killed("save.begin@value:2", tamper=draws, committed=ITERATIONS_PER_EPISODE)
+    assert run.tampered(draws).code == 0
     share = EPISODES * PER_EPISODE // 2
     expected: dict[int, Any] = {rank: list(range(rank * 100, rank * 100 + share)) for rank in range(2)}
     assert loader_drew(run) == expected
     run.num_ranks = 1
-    ended = run.tampered("data_order.draws_from_a_loader")
+    ended = run.tampered(draws)
     assert ended.refused_with == 78
     assert "the position of each of 2 data-parallel ranks, and this run has 1" in ended.log

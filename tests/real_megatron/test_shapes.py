@@ -62,7 +62,7 @@ def stopped(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Make:
         if (shape, kind) not in made:
             run = Run(server, tmp_path_factory.mktemp("stopped") / "run", (*LAYERS, *KINDS[kind]))
             run.num_ranks = SHAPES[shape].num_ranks
-            run.killed("save.begin@value:2", *SHAPES[shape].flags, **OPTIONS.get(kind, {}))
+            run.killed("save.begin@value:2", *SHAPES[shape].flags, committed=2, **OPTIONS.get(kind, {}))
             made[shape, kind] = run
         return made[shape, kind]
 

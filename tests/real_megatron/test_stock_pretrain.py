@@ -90,7 +90,7 @@ def test_a_newer_non_persistent_checkpoint_is_named_and_not_used(
     flags = ["--non-persistent-save-interval", "1", "--non-persistent-ckpt-type", "global"]
     flags += ["--non-persistent-global-ckpt-dir", str(folder)] if elsewhere else []
     run = Pretraining(server, tmp_path / "run", *flags)
-    run.killed("train_step@policy:6")
+    run.killed("train_step@policy:6", committed=3)
     log = run.finish()
     assert "resumes from iteration 3 of attempt 1" in log
     (told,) = [line for line in log.splitlines() if "is not used" in line]
@@ -101,10 +101,12 @@ def test_a_newer_non_persistent_checkpoint_is_named_and_not_used(
 
 def test_an_older_non_persistent_checkpoint_is_not_mentioned(server: Server, tmp_path: Path) -> None:
     run = Pretraining(
-        server, tmp_path / "run", "--non-persistent-save-interval", "2", "--non-persistent-ckpt-type", "global"
+        server, tmp_path / "run", "--non-persistent-save-interval", "5", "--non-persistent-ckpt-type", "global"
     )
-    run.killed("train_step@policy:4")
-    assert "is not used" not in run.finish()
+    run.killed("commit.end:2")  # before or after it no other than that of iteration 5 is saved
+    log = run.finish()
+    assert "resumes from iteration 6 of attempt 1" in log
+    assert "is not used" not in log
 
 
 def test_progress_that_only_rank_0_asks_for_hangs_nothing(server: Server, tmp_path: Path) -> None:

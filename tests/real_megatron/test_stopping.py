@@ -29,8 +29,15 @@ def goes_on_exactly(run: Run, undisturbed: Run) -> None:
     assert_identical(run, undisturbed)
 
 
-@pytest.mark.parametrize("save", [SYNC, ASYNC], ids=["sync", "async"])
-@pytest.mark.parametrize("ranks", ["0,1", "1"])
+@pytest.mark.parametrize(
+    ("ranks", "save"),
+    [
+        pytest.param("0,1", SYNC, id="0,1-sync"),
+        pytest.param("1", ASYNC, id="1-async"),
+        pytest.param("0,1", ASYNC, id="0,1-async", marks=pytest.mark.slow),
+        pytest.param("1", SYNC, id="1-sync", marks=pytest.mark.slow),
+    ],
+)
 def test_told_in_training_it_saves_at_the_end_of_the_episode_and_ends_with_202(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run], ranks: str, save: tuple[str, ...]
 ) -> None:
@@ -43,7 +50,7 @@ def test_told_in_training_it_saves_at_the_end_of_the_episode_and_ends_with_202(
     goes_on_exactly(run, undisturbed("dp2"))
 
 
-@pytest.mark.parametrize("ranks", ["0,1", "1"])
+@pytest.mark.parametrize("ranks", [pytest.param("0,1", marks=pytest.mark.slow), "1"])
 def test_told_in_a_rollout_with_nothing_to_save_it_ends_with_202_and_does_not_wait_for_the_rollout(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run], ranks: str
 ) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from support.runs import Run
 from support.torture_runs import Torture
 
@@ -9,6 +11,8 @@ SEED = 152127  # kills everything, rank 0 and rank 1 around saves, and the leade
 KILLS = 4
 
 
+# Each place where a process may die is in test_every_death.py, a helper that outlives its rank in test_late_writers.py.
+@pytest.mark.slow
 def test_processes_killed_at_random_change_nothing(
     undisturbed: Callable[[str], Run], new_run: Callable[..., Run]
 ) -> None:

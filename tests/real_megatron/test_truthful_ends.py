@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from support.job_on_disk import contents
-from support.runs import Run
+from support.runs import ALONE, Run
 
 
 def test_with_all_points_damaged_the_start_is_refused_with_65(copy_of_interrupted: Run) -> None:
@@ -86,12 +86,12 @@ def test_switched_off_the_start_is_fresh_and_the_old_models_are_kept(copy_of_int
 def test_a_save_that_was_never_committed_is_not_loaded_by_a_fresh_start(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     run.killed("save.begin@value")  # policy alone is saved, nothing is committed
     ended = run.finish()
     assert "attempt 2 starts fresh: nothing was committed yet" in ended.log
     assert "iteration 2 of attempt 1 was passed over: it was never committed" in ended.log
-    assert run.trace() == undisturbed("dp2").trace()
+    assert run.trace() == undisturbed(ALONE).trace()
 
 
 def test_rolling_back_goes_on_from_there_once(copy_of_interrupted: Run, undisturbed: Callable[[str], Run]) -> None:
@@ -100,12 +100,12 @@ def test_rolling_back_goes_on_from_there_once(copy_of_interrupted: Run, undistur
     ended = run.finish("--load-data-checkpoint-iteration", "2")
     assert "resumes from iteration 2 of attempt 1" in ended.line("resumes from")
     assert "policy: moved iterations 4, 6, left by an earlier attempt" in ended.log
-    assert run.trace() == undisturbed("dp2").trace()
+    assert run.trace() == undisturbed(ALONE).trace()
     assert run.status()["point"] == {"iteration": 6, "attempt": 3}
 
 
 def test_a_save_in_mid_episode_does_not_pretend(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.finish(tamper="loop_order.save_before_advance")
     assert "will not be committed: episode 0 is not done and its experience is not tracked" in ended.log
     assert run.status()["outcome"] == "fresh"
@@ -114,14 +114,14 @@ def test_a_save_in_mid_episode_does_not_pretend(new_run: Callable[..., Run]) -> 
 def test_a_loop_that_saves_in_mid_episode_only_ends_before_all_its_work_hangs_on_no_failure(
     new_run: Callable[..., Run],
 ) -> None:
-    ended = new_run("dp2", "--max-uncommitted-saves", "2").tampered("loop_order.save_before_advance")
+    ended = new_run(ALONE, "--max-uncommitted-saves", "2").tampered("loop_order.save_before_advance")
     assert 78 in ended.codes, ended.log[-4000:]  # rank 0's; the other loses its peer
     told = ended.line("saves came to no resume point")
     assert "(2 in a row; the limit is 2), iteration 4 of attempt 1 because: episode 1 is not done" in told
 
 
 def test_a_save_in_mid_episode_with_its_experience_tracked_is_committed(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     tamper = "loop_order.save_before_advance_with_experience"
     run.killed("save.begin@policy:2", tamper=tamper)
     assert run.status()["roles"]["policy"]["episode"] == 0
@@ -131,7 +131,7 @@ def test_a_save_in_mid_episode_with_its_experience_tracked_is_committed(new_run:
 
 
 def test_training_without_ever_saving_is_warned_of_once(new_run: Callable[..., Run]) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     ended = run.finish(tamper="saves.never_saves")
     assert "not one call of Megatron's save_checkpoint" in ended.line("nothing can be resumed")
 
@@ -145,10 +145,10 @@ def test_the_warning_of_a_resumed_job_names_the_point_that_it_still_has(copy_of_
 def test_without_a_data_checkpoint_path_nothing_is_written_or_changed(
     new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
 ) -> None:
-    run = new_run()
+    run = new_run(ALONE)
     run.without = ("--data-checkpoint-path",)
     ended = run.finish()
     assert "megatron_resume" not in ended.log
     assert not run.data_checkpoint.exists()
-    assert run.trace() == undisturbed("dp2").trace()
+    assert run.trace() == undisturbed(ALONE).trace()
     shutil.rmtree(run.output)

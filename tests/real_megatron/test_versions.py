@@ -142,6 +142,6 @@ def test_where_the_optimizer_does_not_look_for_learning_rates_another_one_goes_o
     if megatron.numbers >= (0, 19):
         pytest.skip("it is refused here, which another test sees")
     run = new_run()
-    run.killed("save.begin@value:2")
+    run.killed("save.begin@value:2", committed=ITERATIONS_PER_EPISODE)
     run.finish("--lr", "5e-3", "--override-opt_param-scheduler")
     assert len(run.trace()) == EPISODES * ITERATIONS_PER_EPISODE

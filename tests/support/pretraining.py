@@ -1,13 +1,14 @@
 """Megatron's own pretraining loop, unedited, as a job that may be killed; and what must hold of it on any Megatron."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from . import PROGRAMS
-from .runs import ASYNC, Server, megatron_flags, once
+from .runs import ASYNC, Server, has_committed, megatron_flags, once
 
 
 class Pretraining:
@@ -43,10 +44,21 @@ class Pretraining:
         assert code == 0, log[-4000:]
         return log
 
-    def killed(self, crash: str, **more: str) -> None:
-        """Start the job, which must die at its crash point."""
-        code, log = self.start(crash=crash, **more)
-        assert (code, f"crash point {crash.partition(':')[0]}" in log) == (-9, True), log[-4000:]
+    def killed(self, crash: str, committed: int | None = None, **more: str) -> None:
+        """Start the job, which must die at its crash point.
+
+        As of Run: where the kill came before the iteration was `committed` the job is begun anew.
+        """
+        for _ in range(10):
+            code, log = self.start(crash=crash, **more)
+            assert (code, f"crash point {crash.partition(':')[0]}" in log) == (-9, True), log[-4000:]
+            if committed is None or has_committed(self.output / "data_checkpoint", committed):
+                return
+            assert len(self.losses) == 1, f"iteration {committed} was not committed before {crash}"
+            shutil.rmtree(self.output)
+            self.output.mkdir()
+            self.losses.clear()
+        raise AssertionError(f"ten times iteration {committed} was not committed before {crash}")
 
     def status(self) -> dict[str, Any]:
         command = [sys.executable, "-m", "megatron_resume", "status", str(self.output / "data_checkpoint"), "--json"]

@@ -5,6 +5,7 @@ import functools
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -32,6 +33,7 @@ SYNC: tuple[str, ...] = ()
 ASYNC = ("--async-save", "--use-persistent-ckpt-worker")
 TP2 = ("--tensor-model-parallel-size", "2")
 SHAPES: dict[str, tuple[str, ...]] = {"dp2": (), "tp2": TP2}
+ALONE = "alone"  # the shape of what one rank shows as well as two: a rank costs a second of CPU in each start
 
 
 class Server:
@@ -147,12 +149,22 @@ class Run:
         assert ended.code == 0, f"exit code {ended.code}\n{ended.log[-6000:]}"
         return ended
 
-    def killed(self, crash: str, *flags: str, **options: Any) -> Ended:
-        """Start the job, which must die at its crash point."""
-        ended = self.start(*flags, crash=crash, **options)
-        assert f"crash point {crash.partition(':')[0]}" in ended.log, ended.log[-6000:]
-        assert -9 in ended.codes, ended.codes  # another rank, which lost its peer, may be seen to end before it
-        return ended
+    def killed(self, crash: str, *flags: str, committed: int | None = None, **options: Any) -> Ended:
+        """Start the job, which must die at its crash point.
+
+        The iteration that is to be `committed` then is committed by a thread, while training goes on. On a busy machine
+        the kill may come first, which is another case, and the run is begun anew.
+        """
+        for _ in range(10):
+            ended = self.start(*flags, crash=crash, **options)
+            assert f"crash point {crash.partition(':')[0]}" in ended.log, ended.log[-6000:]
+            assert -9 in ended.codes, ended.codes  # another rank, which lost its peer, may be seen to end before it
+            if committed is None or has_committed(self.data_checkpoint, committed):
+                return ended
+            assert len(self.starts) == 1, f"iteration {committed} was not committed before {crash}"
+            shutil.rmtree(self.output)
+            self.starts.clear()
+        raise AssertionError(f"ten times iteration {committed} was not committed before {crash}")
 
     def trace(self) -> list[dict[str, Any]]:
         """The effective trace: of each iteration the line of the attempt that survived, without `attempt`."""
@@ -178,12 +190,21 @@ class Run:
         return report
 
 
+def has_committed(data_checkpoint: Path, iteration: int) -> bool:
+    """In the first attempt."""
+    return (data_checkpoint / PointName(iteration, 1).folder / COMMITTED).exists()
+
+
+def run_of_shape(server: Server, output: Path, shape: str, *flags: str) -> Run:
+    return Run(server, output, (*SHAPES.get(shape, ()), *flags), num_ranks=1 if shape == ALONE else 2)
+
+
 def undisturbed_runs(server: Server, folder: Path) -> Callable[[str], Run]:
     """Shape -> its run that nobody disturbed, made below `folder` when a worker first asks for it."""
 
     @functools.cache
     def of(shape: str) -> Run:
-        run = Run(server, folder / "undisturbed" / shape, SHAPES[shape])
+        run = run_of_shape(server, folder / "undisturbed" / shape, shape)
         once(run.output, run.finish)
         run.starts = [ended_start(run.output / "start1.log")]
         return run
@@ -238,14 +259,7 @@ def megatron_flags(output: Path) -> list[str]:
 
 
 def killed_in_its_second_save(new_run: Callable[[str], Run]) -> Run:
-    """Policy of the second episode is saved, value is not, and the first point is committed.
-
-    An asynchronous save is committed while training goes on: on a busy machine the kill may come first, which
-    is another case, and the run is begun anew.
-    """
-    for attempt in range(10):
-        run = new_run(f"run{attempt}")
-        run.killed("save.begin@value:2")
-        if (run.data_checkpoint / PointName(ITERATIONS_PER_EPISODE, 1).folder / COMMITTED).exists():
-            return run
-    raise AssertionError("ten times the first save was not committed when the second began")
+    """Policy of the second episode is saved, value is not, and the first point is committed."""
+    run = new_run("run")
+    run.killed("save.begin@value:2", committed=ITERATIONS_PER_EPISODE)
+    return run
