@@ -3,7 +3,6 @@
 import functools
 import importlib
 import inspect
-import subprocess
 import sys
 import textwrap
 
@@ -11,6 +10,7 @@ import pytest
 
 from megatron_resume.errors import UnsupportedMegatron
 from megatron_resume.hooks import Hook, HookSet
+from support.pool import run
 
 HOME = """
 def greet(name, punctuation="!", *, loud=False):
@@ -183,13 +183,15 @@ def test_one_that_scripts_may_replace_is_left_alone_where_they_did(modules):
     assert home.decorated is replacement
 
 
-def test_importing_auto_imports_neither_megatron_nor_the_script(tmp_path):
+def test_importing_auto_imports_neither_megatron_nor_the_script(torch_pool, tmp_path):
     program = """
         import sys
         import megatron_resume.auto
         assert not [name for name in sys.modules if name.partition(".")[0] == "megatron"]
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, cwd=tmp_path)
+    (tmp_path / "program.py").write_text(textwrap.dedent(program))
+    done = run(torch_pool, tmp_path / "program.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_partial_made_before_is_hooked_too(hooks):

@@ -38,6 +38,7 @@ from megatron_resume.shown import Shown
 from support import finds_support
 from support.forger import Forger, set_to
 from support.job_on_disk import JobOnDisk, contents
+from support.pool import Pool, run
 
 NAME, OLDER = PointName(4, 1), PointName(2, 1)
 
@@ -354,8 +355,11 @@ def test_log_lines_are_shown(caplog: pytest.LogCaptureFixture) -> None:
     assert record.getMessage() == "held by \\x1b]0;owned\\x07\\u202eevil\\u2066\\x9b31m\nand 100%"
 
 
-def test_our_log_is_filtered() -> None:
-    program = "import logging, megatron_resume.adapter.install as install; install._speak(); install._speak();"
-    program += "print([type(one).__name__ for one in logging.getLogger('megatron_resume').filters])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "['Shown']\n"
+def test_our_log_is_filtered(torch_pool: Pool, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import logging, megatron_resume.adapter.install as install; install._speak(); install._speak();"
+        "print([type(one).__name__ for one in logging.getLogger('megatron_resume').filters])"
+    )
+    done = run(torch_pool, program)
+    assert done.stdout == "['Shown']\n", done.stderr

@@ -48,11 +48,13 @@ def here(shared_folder: Path) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.megatron
 def test_every_hook_can_be_installed_on_the_megatron_of_the_tests(here: dict[str, Any]) -> None:
     assert here["hooks"]
     assert [hook for hook in here["hooks"] if not hook["installable"]] == []
 
 
+@pytest.mark.megatron
 def test_the_versions_are_those_that_are_installed(here: dict[str, Any]) -> None:
     from importlib.metadata import version
 
@@ -60,6 +62,7 @@ def test_the_versions_are_those_that_are_installed(here: dict[str, Any]) -> None
     assert here["environment"]["megatron_core"] == version("megatron-core")
 
 
+@pytest.mark.megatron
 def test_the_arguments_of_the_script_are_examined(here: dict[str, Any]) -> None:
     assert here["environment"]["arguments"] == ["--async-save", "--json"]
     assert "async save switched off" in [trap["name"] for trap in here["traps"]]
