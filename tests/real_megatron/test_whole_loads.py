@@ -140,7 +140,7 @@ def test_a_load_of_everything_raises_no_alarm(
     if "torch" not in flags:  # which leaves metadata
         assert tensors(held) == tensors(contents_of(run.output / "checkpoints" / "iter_0000003"))
     run.finish(**how)
-    assert list(run.effective()) == list(range(1, 9))
+    assert run.status()["point"] == {"iteration": 8, "attempt": 2}
 
 
 @pytest.mark.slow
@@ -148,7 +148,8 @@ def test_what_the_command_lets_be_missing_begins_anew_with_a_warning(server: Ser
     run = Pretraining(server, tmp_path / "run")
     run.killed("commit.end")
     run.argv += ["--dist-ckpt-strictness", "log_all", "--add-qkv-bias"]
-    log = run.finish()
+    _, log = run.start(crash="train_step@policy:2")  # Megatron could not save it: steps of its optimizer differ
+    assert "crash point train_step" in log, log[-4000:]
     assert "linear_qkv.bias [2, 192] was not saved; " in log
     assert "--dist-ckpt-strictness log_all lets that begin anew" in log
 

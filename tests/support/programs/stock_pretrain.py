@@ -2,14 +2,14 @@
 
 Its data are as of SFT where Megatron was started with --sft: the second half of each row is trained on.
 Appends `iteration loss tokens` of every step to the file LOSSES, as hexadecimal floats, and gets SIGTERM, as from
-a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it; with FREEZES the embedding is not trained. With GATE set
+a scheduler, in the iteration SIGTERM_AT. With LOOKS_AT_PROGRESS set, rank 0 looks at it, to print it. With GATE set
 to `iteration:file` it stands still in that iteration until the file is there, and dies where that says so. With
 FAULT_AT set it fails in that iteration, and is restarted in its process. With REFERENCE set, the weights of a
 reference are loaded in the way of Megatron's RL, and their digest is appended to that file. With COLLECTS set to a
 number, it collects what it trains on in the way of Megatron's RL: before the train step of each so manieth iteration,
 drawn from Python's, numpy's and torch's generators. Its saves and its end are those of RL: os._exit(0), since threads
 of an inference server would keep it from leaving. With EVALUATED set, there are data to evaluate on, and nothing is
-trained.
+trained. With FREEZES set the embedding is not trained.
 """
 
 import hashlib
