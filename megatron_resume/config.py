@@ -147,15 +147,18 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     trained_roles: Annotated[
         tuple[str, ...],
         _about(
-            "Roles, separated by commas, that commit together to one resume point; policy,value by default.",
+            "Roles, separated by commas, that commit together to one resume point. Without it: --resume-role; else "
+            "those of the job's resume points; else those that the script names by role_args; else policy alone.",
             example="policy,value",
             metavar="ROLES",
         ),
-    ] = roles.TRAINED
+    ] = ()  # not known yet: `resume.role_set`
 
     def __post_init__(self) -> None:
         for key in KEYS:
             value = getattr(self, key)
+            if key == "trained_roles" and value == ():
+                continue
             try:
                 msgspec.structs.force_setattr(self, key, _checked(key, value))
             except ConfigError as error:
@@ -165,6 +168,8 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 "resume_prune_models is on, but max_data_ckpt_nums is not set, so nothing is ever removed; set it to 2 "
                 "or more, or leave resume_prune_models out"
             )
+        if self.resume_role in roles.TRAINED and not self.trained_roles:
+            msgspec.structs.force_setattr(self, "trained_roles", (self.resume_role,))
         if self.resume_role in roles.TRAINED and self.resume_role not in self.trained_roles:
             raise ConfigError(
                 f"resume_role is {self.resume_role}, but trained_roles is {','.join(self.trained_roles)}; "
@@ -214,7 +219,8 @@ def resolve(
 
     `flags` maps destinations to values, None where a flag was not given: `vars(args)`. A flag wins over
     a `MEGATRON_RESUME_*` variable, that over the `runtime:` section of `--resume-config`, that over the
-    default. Only the value that wins is converted and checked. `told` is what an engine says that has read its own
+    default. A process that is to train one role holds it: it need not be named by `--resume-role`, too. Only the value
+    that wins is converted and checked. `told` is what an engine says that has read its own
     YAML, instead of the file.
 
     Raises:
@@ -229,7 +235,10 @@ def resolve(
         given = {**from_yaml(str(path), KEYS, environ, skip=given), **given}
     given = {**(told or {}), **given}
     values = {key: _converted(key, given[key], environ) for key in KEYS if key in given}
-    return ResumeConfig(**{key: value for key, value in values.items() if value is not None})  # type: ignore[arg-type]
+    config = ResumeConfig(**{key: value for key, value in values.items() if value is not None})  # type: ignore[arg-type]
+    if config.resume_role is None and len(config.trained_roles) == 1:
+        return msgspec.structs.replace(config, resume_role=config.trained_roles[0])
+    return config
 
 
 def _converted(key: str, given: Given, environ: Mapping[str, str]) -> object:

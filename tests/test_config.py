@@ -47,11 +47,21 @@ def test_nothing_given_is_the_default_configuration() -> None:
     assert resolve({}, {}) == ResumeConfig()
 
 
-def test_the_defaults_write_nothing_and_resume_policy_and_value() -> None:
+def test_the_defaults_write_nothing_and_name_no_role() -> None:
     config = ResumeConfig()
     assert config.data_checkpoint_path is None
     assert config.enable_resume_training
-    assert config.trained_roles == ("policy", "value")
+    assert config.trained_roles == ()
+
+
+@pytest.mark.parametrize("flag", ["--resume-role", "--trained-roles"])
+def test_one_flag_names_the_role_of_a_process_with_one_model(flag: str) -> None:
+    config = resolve(parse(flag, "value"), {})
+    assert (config.resume_role, config.trained_roles) == ("value", ("value",))
+
+
+def test_two_trained_roles_are_those_of_no_process_in_particular() -> None:
+    assert resolve(parse("--trained-roles", "policy,value"), {}).resume_role is None
 
 
 def test_a_flag_that_was_not_given_is_none() -> None:

@@ -9,7 +9,7 @@ from ..checkpoint.folder import ResumePoint
 from ..errors import ConfigError
 from ..watch import marks
 from ..watch.marks import mark_progress, phase
-from . import progress_lines, ranks, stopping
+from . import adoption, progress_lines, ranks, stopping
 from .ending import truthful_end
 from .orders import check_proof, order_of
 from .session import Progress, Session, current, has_begun
@@ -45,7 +45,11 @@ def progress() -> Progress:
         return _unsaved
     if session.is_open:
         stopping.listen(session)
-    return session.progress()
+    found = session.progress()
+    if session.adopted:
+        with truthful_end():
+            adoption.check_position(session)
+    return found
 
 
 def should_stop() -> bool:
@@ -99,8 +103,11 @@ def track(name: str, obj: Any, *, experience: bool = False, per_rank: bool = Fal
         return
     with truthful_end():
         session.tracked.add(name, obj, experience=experience, per_rank=per_rank, own_position=own_position)
+        adoption.check_position(session)
         if session.resumes:
             _restore(session, session.resumes.point, name)
+        elif session.consumed_samples and not session.steps:  # said before, of models that are adopted
+            session.tracked.move_to(session.consumed_samples)
 
 
 def _restore(session: Session, point: ResumePoint, name: str) -> None:

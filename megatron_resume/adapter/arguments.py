@@ -12,7 +12,7 @@ from ..resume.base_options import flag
 from ..resume.choose import Resume
 from ..resume.overrides import differing
 from ..roles import FROZEN, canonical
-from . import configuration, evaluation, ranks, session
+from . import adoption, configuration, evaluation, naming, ranks, session
 from .ending import truthful_end
 from .session import Session
 
@@ -128,12 +128,10 @@ def role_args(role: str, args: Any) -> Any:
         current = _session_of(args)
         if current is None or role in FROZEN:
             return ours
-        if role not in current.config.trained_roles:
-            raise ConfigError(
-                f"{role} is not among the trained roles ({', '.join(current.config.trained_roles)}); "
-                f"add it to --trained-roles"
-            )
         try:
+            naming.name(current, role)
+            if not current.loaded:
+                adoption.check_save_folder(current, role, ours)
             current.hold(role, ours)
             configuration.compare(current, role, ours)
         except ResumeError:
@@ -153,6 +151,8 @@ def _begin(args: Any) -> Session | None:
     if current is None:
         return None
     role = session.role_of(args, current.config)
+    if not current.config.trained_roles:
+        current.keep_models("a role", args)  # later than here Megatron would not see it
     if role in current.config.trained_roles and role is not None:
         current.hold(role, args)
         if current.resumes is not None:
@@ -177,6 +177,7 @@ def _begin_with_one_role(current: Session, args: Any) -> None:
     role = session.role_of(args, current.config)
     if role not in current.config.trained_roles or role is None:
         return
+    adoption.check_save_folder(current, role, args)
     if current.resumes is not None:
         _check_unchanged(current, current.resumes, role, args)
     configuration.compare(current, role, args)

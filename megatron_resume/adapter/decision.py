@@ -3,17 +3,21 @@
 Rank 0 decides; how the other ranks learn of it is in `start`.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoint import leases
 from ..checkpoint.folder import Folder, ResumePoint, read_folder, read_own_files, read_point
+from ..checkpoint.launch_key import launch_key
 from ..checkpoint.layout import PointName
 from ..checkpoint.lives import failed_loads
 from ..checkpoint.records import Launch, Request
 from ..config import ResumeConfig
 from ..errors import ConfigError, DamagedError, HeldError, ResumeError
-from ..resume.choose import Fresh, Outcome, Refused, Resume, choose
+from ..resume import role_set
+from ..resume.choose import Fresh, Outcome, Refused, Resume, choose, continued
+from ..roles import TRAINED
 
 ReadPoint = Callable[[Path, PointName, tuple[str, ...]], ResumePoint]
 Lives = Callable[[int, str], bool]  # whether somebody who lives holds a role of an attempt
@@ -33,6 +37,14 @@ def roles_here(config: ResumeConfig) -> tuple[str, ...]:
     return (config.resume_role,) if config.resume_role else config.trained_roles
 
 
+def with_roles_of_job(root: Path, config: ResumeConfig) -> ResumeConfig:
+    """`config`, which may name no trained roles, with those of the points that a start on `root` continues from."""
+    if config.trained_roles:
+        return config
+    start = continued(read_folder(root), request_of(config), launch_key(os.environ))
+    return role_set.with_roles_of(start, config)
+
+
 def decide(root: Path, config: ResumeConfig, launch: Launch) -> tuple[Folder, Outcome]:
     """What a start on `root` does now. Changes nothing on disk."""
     folder = read_folder(root)
@@ -41,10 +53,15 @@ def decide(root: Path, config: ResumeConfig, launch: Launch) -> tuple[Folder, Ou
 
 def decide_on(folder: Folder, config: ResumeConfig, launch: Launch) -> Outcome:
     """What a start does now on a folder that was read already."""
-    roles = config.trained_roles
+    request = request_of(config)
+    before = continued(folder, request, launch)
+    change = role_set.refused_change(before, config, request)
+    if change is not None:
+        return Refused(change)
+    roles = config.trained_roles or (role_set.roles_of(before) if before else TRAINED)
     return choose(
         folder,
-        request_of(config),
+        request,
         launch,
         lambda name: read_point(folder.root, name, roles),
         failed_loads(folder.root),
@@ -79,18 +96,28 @@ def may_join(folder: Folder, config: ResumeConfig, lives: Lives) -> bool:
     newest = max(folder.starts, default=None)
     if newest is None or config.resume_role is None:
         return False
+    if not role_set.are_of(folder.starts[newest], config.trained_roles):
+        return False
     taken = [role for role in config.trained_roles if leases.read_lease(folder.root, newest, role)]
     return config.resume_role not in taken and any(lives(newest, role) for role in taken)
 
 
 def check_free(folder: Folder, config: ResumeConfig, lives: Lives) -> None:
-    """Raises HeldError when a living process holds a role of this one in the newest attempt."""
+    """Look who lives in the newest attempt.
+
+    Raises:
+        HeldError: A living process holds a role of this one there.
+        ConfigError: One trains there, for another set of roles: its points and those of this start would be halves.
+    """
     newest = max(folder.starts, default=None)
     if newest is None or config.take_over:
         return
-    for role in roles_here(config):
+    theirs = role_set.roles_of(folder.starts[newest])
+    for role in roles_here(config) or theirs:
         if lives(newest, role):
             raise held_by(folder.root, newest, role)
+    if not role_set.are_of(folder.starts[newest], config.trained_roles) and any(lives(newest, role) for role in theirs):
+        raise ConfigError(role_set.refused_beside(folder.starts[newest], config, folder.root))
 
 
 def held_by(root: Path, attempt: int, role: str) -> HeldError:

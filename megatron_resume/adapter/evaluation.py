@@ -73,6 +73,7 @@ def begin(config: ResumeConfig, args: Any) -> Session:
         ResumeError: A resume would be refused, too.
     """
     root = Path(os.path.abspath(str(config.data_checkpoint_path)))
+    config = decision.with_roles_of_job(root, config)
     # No attempt is of this launch: what was asked for is always done, and never done for good.
     launch = msgspec.structs.replace(launch_key(os.environ), job="")
     outcome = decision.accepted(decision.decide(root, config, launch)[1])

@@ -34,6 +34,13 @@ class LeaseKeeper:
         threading.Thread(target=self._work, name="megatron_resume leases", daemon=True).start()
         at_end(self.release)
 
+    def take(self, role: str) -> None:
+        """Hold this role, too. Raises FileExistsError when its place is taken."""
+        of_this_process = next(iter(self._held.values()))
+        lease = Lease(holder=of_this_process.holder, start=of_this_process.start)
+        leases.claim(self.root, self.attempt, role, lease)
+        self._held = {**self._held, role: lease}  # the thread may be going through the old one
+
     def check(self) -> None:
         """Raises RejoinError when a newer attempt began: this process may not save or commit any more."""
         newer = attempts.newer_than(self.root, self.attempt)

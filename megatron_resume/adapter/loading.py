@@ -19,7 +19,19 @@ from ..resume.choose import Resume
 from ..resume.overrides import differing
 from ..roles import FROZEN
 from ..watch import marks
-from . import base_weights, curves, non_persistent, random_states, ranks, save_folders, saving, session, whole_loads
+from . import (
+    adoption,
+    base_weights,
+    curves,
+    naming,
+    non_persistent,
+    random_states,
+    ranks,
+    save_folders,
+    saving,
+    session,
+    whole_loads,
+)
 from .ending import truthful_end
 from .session import Session
 
@@ -46,6 +58,7 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                 _check_frozen_source(current, margs, bound.arguments)
                 base_weights.check(current, margs, bound.arguments)
             else:
+                adoption.check_before_load(current, role, margs)
                 current.open()
                 current.hold(role, margs)
                 if not current.evaluates:
@@ -57,7 +70,8 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                 else:
                     with base_weights.as_given(current, margs, bound.arguments):
                         result = original(*args, **kwargs)
-                    _loaded_otherwise(current, margs, result)
+                    with truthful_end():
+                        _loaded_otherwise(current, margs, result)
             if not current.trained:
                 random_states.restore(current)
         return result
@@ -114,6 +128,8 @@ def _role_to_resume(current: Session, args: Any, called_with: dict[str, Any]) ->
 
     Later loads of a role are the script's own: RL code loads again with load=None and finetune=True.
     """
+    if called_with.get("load_arg", "load") == "load":
+        naming.settle(current, args)
     role = session.role_of(args, current.config)
     if role is None and current.resumes:
         raise ConfigError(
@@ -214,4 +230,6 @@ def _is_schedule_set_by_samples(args: Any, saved: dict[str, Any], found: dict[st
 def _loaded_otherwise(current: Session, args: Any, result: Any) -> None:
     role = session.role_of(args, current.config)
     if role in current.config.trained_roles and role not in current.loaded and not current.resumes:
+        assert role is not None
+        adoption.loaded(current, role, args, int(result[0]))
         current.loaded[role] = int(result[0])

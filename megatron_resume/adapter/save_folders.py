@@ -24,9 +24,9 @@ def clear_before_load(current: Session, role: str) -> None:
 
     If this attempt went back and has not trained yet, newer models stay until it does (`lineage.claim`).
 
-    On a fresh start nothing of this job stays there at all: with `--load` and `--save` one folder, a save
-    that was never committed must not be loaded. (Where resuming is switched off, what is loaded is the
-    script's own business.)
+    On a fresh start Megatron is to load nothing of this job: with `--load` and `--save` one folder, a save that was
+    never committed might be of no one moment with the others. What it left there stays, unless a start over was asked
+    for. (Where resuming is switched off, what is loaded is the script's own business.)
     """
     outcome = current.outcome
     _fence(current, role)
@@ -35,16 +35,18 @@ def clear_before_load(current: Session, role: str) -> None:
             if not untrained.is_untrained(current.root, current.attempt):
                 clear_beyond_point(current, role)
             _set_to_point(current, outcome, role)
-        elif not outcome.requested or outcome.start_over:
+        elif outcome.start_over:
             _clear_beyond(current, role, 0)
+        elif not outcome.requested:
+            _hide_uncommitted(current, role)
     ranks.barrier()
 
 
 def clear_before_save(current: Session, role: str, iteration: int) -> None:
     """No model folder of somebody else stays where shards of two attempts would mix. Call on every rank.
 
-    Before the first save of a fresh start that is what this job's earlier attempts began to save after
-    the loaded iteration, and always what stands at this very iteration.
+    That is what stands at this very iteration, and before the first save of a start over all that this job's earlier
+    attempts began to save.
     """
     _check_name(current, role)
     if role not in current.last_in_folder:
@@ -70,8 +72,10 @@ def _look_into(current: Session, role: str) -> None:
     _fence(current, role)
     last = 0
     if ranks.rank() == 0:
-        if isinstance(current.outcome, Fresh):
+        if isinstance(current.outcome, Fresh) and current.outcome.start_over:
             _clear_beyond(current, role, current.loaded.get(role, 0))
+        elif isinstance(current.outcome, Fresh) and role not in current.loaded:
+            _tell_of_uncommitted(current, role)
         with _reached_by_own_name(current, role) as save:
             last = max([0, *leftovers.saved_iterations(save)])
     current.last_in_folder[role] = ranks.from_rank_0([last])[0]
@@ -171,8 +175,29 @@ def _set_to_point(current: Session, outcome: Resume, role: str) -> None:
         leftovers.write_tracker(save, iteration)
 
 
+def _hide_uncommitted(current: Session, role: str) -> None:
+    """On a fresh start, on rank 0: let the tracker name no save that this job never committed."""
+    with _reached_by_own_name(current, role) as save:
+        ours = leftovers.iterations_of_job(current.root)
+        leftovers.retire_tracker(save, attempt=current.attempt, beyond=0, only=ours)
+    _tell_of_uncommitted(current, role)
+
+
+def _tell_of_uncommitted(current: Session, role: str) -> None:
+    ours, save = leftovers.iterations_of_job(current.root), Path(current.save_folders[role])
+    left = [iteration for iteration in leftovers.saved_iterations(save) if iteration in ours]
+    if left:
+        logger.warning(
+            "%s: %s holds %s of earlier attempts, never committed to a resume point; each stays until a save takes its "
+            "place",
+            role,
+            save,
+            ", ".join(f"iteration {iteration}" for iteration in left),
+        )
+
+
 def _clear_beyond(current: Session, role: str, iteration: int) -> None:
-    """On a fresh start, on rank 0: move away what this job, and nobody else, saved after `iteration`."""
+    """On a start over, on rank 0: move away what this job, and nobody else, saved after `iteration`."""
     with _reached_by_own_name(current, role) as save:
         ours = leftovers.iterations_of_job(current.root)
         leftovers.retire_tracker(save, attempt=current.attempt, beyond=iteration, only=ours)

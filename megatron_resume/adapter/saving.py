@@ -25,6 +25,7 @@ from . import (
     gathering,
     helper_processes,
     lineage,
+    naming,
     native_loaders,
     optimizer_state,
     param_gather,
@@ -248,6 +249,8 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     if iteration == 0:
         _tell_of_iteration_0(role)
         return None
+    naming.settle(current, args)
+    role = session.role_of(args, current.config)
     is_elsewhere = current.save_folders.get(role or "", session.resolved(args.save)) != session.resolved(args.save)
     if current.evaluates and is_elsewhere:
         return None
@@ -271,6 +274,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         return _already_saved(role, iteration)
     _check_counted(current, args, iteration)
     current.hold(role, args)
+    _check_all_begun(current, role, iteration)
     lineage.claim(current)
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
@@ -292,6 +296,12 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     _saves.finalizing.watch_end()
     crash_point("save.begin", role)
     return save
+
+
+def _check_all_begun(current: Session, role: str, iteration: int) -> None:
+    reason = naming.check_begun(current, role, iteration)
+    if reason is not None and ranks.rank() == 0:
+        logger.warning("%s of iteration %d: %s. The next save ends the job", role, iteration, reason)
 
 
 def _look_for_newer_attempt(current: Session) -> str | None:
@@ -320,19 +330,19 @@ def _tell_of_iteration_0(role: str | None) -> None:
 
 
 def _is_saved(current: Session, role: str, iteration: int) -> bool:
-    """Whether this attempt, or the point that it continues from, holds this iteration of the role.
+    """Whether this attempt, the point that it continues from, or what it adopted, holds this iteration of the role.
 
     Raises:
         ConfigError: The iteration lies before that point, whose line it would overwrite, or is the same though
             the role was trained since.
     """
-    point = current.resumes.point.iteration if current.resumes else 0
+    point = current.resumes.point.iteration if current.resumes else current.adopted.get(role, 0)
     if iteration < point or (iteration == point and _was_trained(current, role)):
         raise ConfigError(
             f"{role} is to be saved at iteration {iteration}, but this run continued from {point}; count iterations on "
             "from megatron_resume.progress().iteration"
         )
-    return iteration == point or (role, iteration) in _saves.known
+    return (iteration == point and point > 0) or (role, iteration) in _saves.known
 
 
 def _check_counted(current: Session, args: Any, iteration: int) -> None:
@@ -353,7 +363,9 @@ def _check_counted(current: Session, args: Any, iteration: int) -> None:
 def _was_trained(current: Session, role: str) -> bool:
     """Whether an episode with train steps of `role` was done since the resume point."""
     resumes = current.resumes
-    return resumes is not None and role in current.steps and current.episode > resumes.point.data.progress.episode
+    if resumes is None:
+        return role in current.steps
+    return role in current.steps and current.episode > resumes.point.data.progress.episode
 
 
 def _already_saved(role: str, iteration: int) -> Save:

@@ -22,7 +22,7 @@ from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..resume.overrides import Overrides, overrides_for
 from ..resume.recorded import Arguments
-from ..roles import FROZEN, canonical
+from ..roles import FROZEN, ROLES, canonical
 from ..watch import marks
 from . import decision, formats, life, ranks, start
 from .lease_keeper import LeaseKeeper
@@ -38,7 +38,7 @@ class Progress(msgspec.Struct, frozen=True):
     Attributes:
         resume_training: this start continues from a resume point.
         episode: the next episode to run, counted from 0.
-        iteration: Megatron's iteration at the resume point; 0 on a fresh start.
+        iteration: Megatron's iteration at the resume point, or of the checkpoint that was adopted; else 0.
         consumed_samples: prompts taken from the data, over all ranks.
         attempt: the number of this life of the job, from 1; 0 before its first load, save or train step,
             and where no data checkpoint path was set.
@@ -120,6 +120,13 @@ class Session(msgspec.Struct):
         """Whether progress and tracked state of this process are the job's: it holds the first role."""
         return not self.data_elsewhere and self.config.trained_roles[0] in self.save_folders
 
+    @property
+    def adopted(self) -> dict[str, int]:
+        """Trained role -> iteration of Megatron's own that this fresh start goes on from; {} where there is none."""
+        if self.data_elsewhere or self.evaluates or not isinstance(self.outcome, Fresh) or self.outcome.requested:
+            return {}
+        return {role: iteration for role, iteration in self.loaded.items() if iteration}
+
     def adopt(self, outcome: Fresh | Resume) -> None:
         """Continue as `outcome` says.
 
@@ -142,7 +149,7 @@ class Session(msgspec.Struct):
         return Progress(
             resume_training=self.resumes is not None,
             episode=self.episode,
-            iteration=self.resumes.point.iteration if self.resumes else 0,
+            iteration=self.resumes.point.iteration if self.resumes else max(self.adopted.values(), default=0),
             consumed_samples=self.consumed_samples,
             attempt=self.attempt,
             mid_episode=self.steps_in_episode > 0,
@@ -178,11 +185,12 @@ class Session(msgspec.Struct):
                 "would be the trained weights; give one of them another folder"
             )
         self.save_folders[role] = folder
-        if getattr(args, "save_retain_interval", None) is not None:
-            self._keep_models(role, args)
+        self.keep_models(role, args)
 
-    def _keep_models(self, role: str, args: Any) -> None:
+    def keep_models(self, role: str, args: Any) -> None:
         """Megatron would delete this role's model before the other's next one is safe."""
+        if getattr(args, "save_retain_interval", None) is None:
+            return
         if not self.config.enable_resume_training:
             logger.warning("%s: --save-retain-interval deletes models of resume points", role)
             return
@@ -197,12 +205,16 @@ class Session(msgspec.Struct):
         """
         if self.is_open or not ranks.connected():
             return
-        theirs = ranks.from_rank_0(_numbers(self._outcome))
-        if self._outcome is None:
+        *theirs, roles = ranks.from_rank_0([*_numbers(self._outcome), self._roles_as_number()])
+        have_same_roles = ranks.everywhere(roles == self._roles_as_number())
+        if have_same_roles and self._outcome is None:
             point = PointName(theirs[1], theirs[2]) if theirs[0] else None
             self.adopt(decision.outcome_at(self.root, self.config, point, requested=bool(theirs[3])))
-        if not ranks.everywhere(theirs == _numbers(self._outcome)):
+        if not have_same_roles or not ranks.everywhere(theirs == _numbers(self._outcome)):
             raise RejoinError("ranks saw different resume points; restarting lets them decide again")
+
+    def _roles_as_number(self) -> int:
+        return sum(1 << ROLES.index(role) for role in self.config.trained_roles)
 
     def open(self) -> None:
         """Begin the attempt, at the first load, save or train step. Call on every rank.
@@ -333,6 +345,7 @@ def forget() -> None:
 
 def _begin(config: ResumeConfig, args: Any) -> Session:
     root = Path(os.path.abspath(str(config.data_checkpoint_path)))
+    config = decision.with_roles_of_job(root, config)
     role = role_of(args, config)
     check_resumable(role, args)
     marks.knows_root(root)
@@ -352,10 +365,7 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
 def role_of(args: Any, config: ResumeConfig) -> str | None:
     """The role that `args` are for; None in a process that holds several and named none of them yet."""
     given = getattr(args, "resume_role", None)
-    role = canonical(given) if given else config.resume_role
-    if role is None and len(config.trained_roles) == 1:
-        return config.trained_roles[0]
-    return role
+    return canonical(given) if given else config.resume_role
 
 
 def check_may_train(session: Session, role: str | None) -> None:
@@ -377,6 +387,13 @@ def check_may_train(session: Session, role: str | None) -> None:
             "weights. Call Megatron's load_checkpoint (setup_model_and_optimizer does) with the arguments of "
             f"role_args({role!r}, args)"
         )
+    for other, iteration in session.adopted.items():
+        if role in roles and session.loaded.get(role or "", 0) != iteration:
+            raise MismatchError(
+                f"{role} trains from its beginning, and {other} was loaded at iteration {iteration}: no resume point "
+                f"can hold both. Load {role} of iteration {iteration}, too; or load {other} with --finetune, if it "
+                "only starts from there"
+            )
 
 
 def check_resumable(role: str | None, args: Any) -> None:

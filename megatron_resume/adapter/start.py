@@ -8,8 +8,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from ..checkpoint import attempts, commit, leases
 from ..checkpoint.folder import Folder, read_folder, read_point, read_start
 from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
@@ -22,6 +20,7 @@ from ..config import ResumeConfig
 from ..crash import crash_point
 from ..errors import ConfigError, RejoinError, ResumeError
 from ..installed import installed_versions
+from ..resume import role_set
 from ..resume.choose import Fresh, Resume, head, lineage_before, live_line
 from .decision import accepted, check_free, decide, held_by, may_join, outcome_at, request_of, roles_here
 from .ending import naming_the_path
@@ -200,7 +199,7 @@ def _start(number: int, outcome: Fresh | Resume, folder: Folder, config: ResumeC
         requested=request_of(config),
         launch=launch,
         versions=installed_versions(),
-        config=msgspec.to_builtins(config),
+        config=role_set.recorded(config),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         lost_iterations=_lost_iterations(folder, parent),
     )

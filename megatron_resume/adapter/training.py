@@ -14,6 +14,7 @@ from . import (
     gradients,
     life,
     lineage,
+    naming,
     progress_lines,
     random_states,
     ranks,
@@ -43,8 +44,9 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         from megatron.training import get_args
 
         margs = get_args()
-        role = session.role_of(margs, current.config)
         with truthful_end():
+            naming.settle(current, margs)
+            role = session.role_of(margs, current.config)
             session.check_may_train(current, role)
             saving.check_shared_state()
             current.open()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..crash import crash_point
 from ..errors import ConfigError
-from .atomic import fsync, make_folder, write_new
+from .atomic import fsync, make_folder, replace, write_new
 from .layout import ATTEMPTS, MAX_ATTEMPT, START, attempt_path, parse_attempt, parse_point
 from .records import Start, encode
 
@@ -74,6 +74,11 @@ def newer_than(root: Path, number: int) -> int | None:
     if numbers[-1:] <= [number]:  # as every save of a healthy job finds it
         return None
     return max((other for other in numbers if other > number and has_started(root, other)), default=None)
+
+
+def amend_start(root: Path, start: Start) -> None:
+    """Say once more how the attempt began, before it trains. Call where it was begun."""
+    replace(attempt_path(root, start.attempt) / START, encode(start))
 
 
 def write_start(root: Path, start: Start) -> None:

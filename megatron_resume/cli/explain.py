@@ -99,7 +99,7 @@ def _config(folder: Folder, asked: Mapping[str, object], role: str | None) -> Re
     known = {"trained_roles": ",".join(trained_roles(folder))}
     if isinstance(before.get("resume_lease_time"), int):
         known["resume_lease_time"] = str(before["resume_lease_time"])
-    if before.get("resume_role") and role in TRAINED:  # each role is a job of its own
+    if before.get("resume_role") and role in trained_roles(folder):  # each role is a job of its own
         known["resume_role"] = str(role)
     environ = {**{variable(key): value for key, value in known.items()}, **os.environ}
     return resolve({**asked, "data_checkpoint_path": str(folder.root)}, environ)

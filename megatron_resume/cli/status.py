@@ -14,12 +14,13 @@ from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import PointName, model_folder
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.resume.choose import Outcome, Resume, choose, head, live_line
+from megatron_resume.resume.role_set import roles_of
 from megatron_resume.resume.story import Chapter, Story
 from megatron_resume.shown import shown_in_line
 
 from .life import plain, print_story, story_of
 from .terminal import SHOWN, console, print_damage, table
-from .values import as_json, outcome_of, point_of, roles_of, root_of, sentence, text_of, trained_roles
+from .values import as_json, outcome_of, point_of, root_of, sentence, text_of, trained_roles
 
 if TYPE_CHECKING:
     from rich.table import Table

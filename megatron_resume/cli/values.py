@@ -9,9 +9,9 @@ import msgspec
 
 from megatron_resume.checkpoint.folder import Folder
 from megatron_resume.checkpoint.layout import ATTEMPTS, PointName, parse_attempt, parse_point
-from megatron_resume.checkpoint.records import Start
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume, head
+from megatron_resume.resume.role_set import roles_of
 from megatron_resume.roles import TRAINED
 from megatron_resume.shown import shown_in_json
 
@@ -72,12 +72,6 @@ def trained_roles(folder: Folder) -> tuple[str, ...]:
     """As the newest attempt was configured; nobody asks for them again on the command line."""
     start = head(folder) or (folder.starts[max(folder.starts)] if folder.starts else None)
     return roles_of(start) if start else TRAINED
-
-
-def roles_of(start: Start) -> tuple[str, ...]:
-    roles = start.config.get("trained_roles")
-    known = tuple(role for role in TRAINED if role in roles) if isinstance(roles, list) else ()
-    return known or TRAINED
 
 
 def point_of(name: PointName) -> dict[str, int]:

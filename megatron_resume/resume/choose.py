@@ -125,6 +125,17 @@ def was_part_of(folder: Folder, attempt: int, launch: Launch) -> bool:
     )
 
 
+def continued(folder: Folder, request: Request, launch: Launch) -> Start | None:
+    """The attempt whose line a start goes on with; None where that start is fresh for want of a commit, or as asked."""
+    done = honoured_by(folder, request, launch) is not None
+    if request.begins_anew and not done:
+        return None
+    start = folder.starts.get(request.attempt) if request.attempt is not None and not done else head(folder)
+    if start is not None and start.requested.begins_anew and not folder.has_commit(start.attempt):
+        return None
+    return start
+
+
 class _Search:
     """Tries points in order and keeps why each one was not taken."""
 

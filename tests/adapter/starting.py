@@ -14,6 +14,7 @@ from megatron_resume.adapter.lease_keeper import LeaseKeeper
 from megatron_resume.checkpoint.events import events_path
 from megatron_resume.config import ResumeConfig
 from megatron_resume.errors import ResumeError
+from megatron_resume.roles import TRAINED
 
 
 def main() -> int:
@@ -21,6 +22,7 @@ def main() -> int:
     config = ResumeConfig(
         data_checkpoint_path=str(root),
         resume_role=words.get("role"),
+        trained_roles=TRAINED,
         take_over="take_over" in words,
         resume_lease_time=int(words.get("lease_time", "30")),
     )

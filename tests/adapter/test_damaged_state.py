@@ -15,6 +15,7 @@ from megatron_resume.checkpoint.records import MAX_NESTING, Rng
 from megatron_resume.config import ResumeConfig
 from megatron_resume.errors import ConfigError, DamagedError
 from megatron_resume.resume.choose import Resume
+from megatron_resume.roles import TRAINED
 from support.job_on_disk import JobOnDisk
 
 
@@ -73,7 +74,7 @@ def test_state_nested_as_deep_as_may_be_comes_back(job: JobOnDisk) -> None:
 def session(job: JobOnDisk, states: Rng, arrays: Arrays) -> Session:
     point = job.point(job.save(job.attempt(), 2))
     point = msgspec.structs.replace(point, data=msgspec.structs.replace(point.data, rng=states))
-    config = ResumeConfig(data_checkpoint_path=str(job.root))
+    config = ResumeConfig(data_checkpoint_path=str(job.root), trained_roles=TRAINED)
     folders = {role: str(job.save_folder(role)) for role in job.roles}
     return Session(config, Path(job.root), _outcome=Resume(point, ""), save_folders=folders, arrays=arrays)
 

@@ -22,6 +22,7 @@ from megatron_resume.config import ResumeConfig
 from megatron_resume.errors import ConfigError, ResumeError
 from megatron_resume.resume.choose import Fresh, Resume
 from megatron_resume.resume.overrides import overrides_for
+from megatron_resume.roles import TRAINED
 from support.job_on_disk import JobOnDisk, contents
 
 V1 = Path(__file__).parents[1] / "formats" / "v1"
@@ -181,7 +182,7 @@ def test_a_holder_that_is_dead_changes_nothing(rolled_back: JobOnDisk) -> None:
 
 
 def test_with_a_job_per_role_the_other_one_is_joined(job: JobOnDisk) -> None:
-    config = ResumeConfig(data_checkpoint_path=str(job.root), resume_role="policy")
+    config = ResumeConfig(data_checkpoint_path=str(job.root), resume_role="policy", trained_roles=TRAINED)
     start.begin_or_join(job.root, config, start.watch(job.root, config))
     report = examine(job.root, asked={}, role="value")
     assert (report["outcome"], report["joins"], report["exit_code"]) == ("fresh", 1, 0)

@@ -111,7 +111,7 @@ def test_flags_stand_in_megatrons_own_help(probe: Probe) -> None:
 
 
 def test_one_role_per_process_is_overridden_before_checkpoint_args_are_read(probe: Probe, saved: JobOnDisk) -> None:
-    role = ("--resume-role", "policy", "--save", str(saved.save_folder("policy")))
+    role = ("--resume-role", "policy", "--trained-roles", "policy,value", "--save", str(saved.save_folder("policy")))
     report = probe(*role)
     assert report["args"]["load"] == repr(str(saved.save_folder("policy")))
     assert report["args"]["exit_on_missing_checkpoint"] == "True"
@@ -137,7 +137,7 @@ def test_a_process_with_one_role_is_checked_at_its_start(
     probe: Probe, saved: JobOnDisk, flags: tuple[str, ...], message: str | None
 ) -> None:
     save = () if "--save" in flags else ("--save", str(saved.save_folder("policy")))
-    report = probe(*save, *flags)
+    report = probe(*save, "--trained-roles", "policy,value", *flags)
     if message is None:
         assert report["args"]["finetune"] == "False"
     else:

@@ -129,9 +129,9 @@ def test_one_role_dies_and_both_go_on_from_their_common_point(jobs: dict[str, Ro
     def committed() -> list[PointName]:
         return read_folder(root).committed
 
-    alive.start(gate=7)  # it saves iteration 6 on its own
-    until(lambda: has_started(root, 1), alive)
     dead.start(gate=5, crash=crash)
+    until(lambda: has_started(root, 1), dead)
+    alive.start(gate=7)  # it saves iteration 6 on its own
     dead.wait_for_gate()
     until(committed, alive, dead)
     alive.wait_for_gate()

@@ -335,6 +335,7 @@ class World:
             start_over=process.request.start_over or None,
             enable_resume_training=False if process.request.fresh else None,
             resume_role=role,
+            trained_roles=",".join(TRAINED),
             save=str(save) if save else None,
             load=str(save) if save else None,
             ckpt_step=None,
