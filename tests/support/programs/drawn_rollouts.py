@@ -5,6 +5,7 @@ numpy's and torch's generators, as environments and sampling do, and prints a di
 as from a scheduler, while rollouts are collected for the iteration SIGTERM_AT.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -44,7 +45,14 @@ def draw_rollouts(model, inference_model, optimizer, n_prompts, samples_per_grou
     if os.environ.get("SIGTERM_AT") == str(arguments().curr_iteration + 1):
         os.kill(os.getpid(), signal.SIGTERM)
     torch.distributed.broadcast_object_list(groups, src=0)
-    return [grouped([rollout(*drawn) for drawn in group]) for group in groups]
+    collected = [grouped([rollout(*drawn) for drawn in group]) for group in groups]
+    return (collected, {}) if hasattr(rl_state(), "request_ledger") else collected  # from 0.20 on, with no records
+
+
+def rl_state():
+    from megatron.rl.rl_utils import get_rl_runtime_state
+
+    return get_rl_runtime_state()
 
 
 def arguments():
@@ -90,10 +98,14 @@ BOS = 251
 
 def name_special_tokens():
     """A tokenizer of numbers has none, and RL asks for them."""
-    from megatron.core.tokenizers.text.libraries.null_tokenizer import NullTokenizer
-
-    for name in ("bos", "pad", "bos_id", "pad_id"):
-        setattr(NullTokenizer, name, property(lambda self: BOS))
+    for module, name in (
+        ("megatron.core.tokenizers.text.libraries.null_tokenizer", "NullTokenizer"),
+        ("megatron.training.tokenizer.tokenizer", "_NullTokenizer"),  # up to 0.16
+    ):
+        with contextlib.suppress(ModuleNotFoundError):
+            tokenizer = getattr(importlib.import_module(module), name, None)
+            for token in ("bos", "pad", "bos_id", "pad_id") if tokenizer else ():
+                setattr(tokenizer, token, property(lambda self: BOS))
 
 
 def without_packing(get_logprobs):

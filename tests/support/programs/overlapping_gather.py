@@ -46,13 +46,10 @@ def main():
         use_distributed_optimizer=True, overlap_grad_reduce=True, overlap_param_gather=True
     )
     chunks = [DistributedDataParallel(config, ddp, torch.nn.Linear(8, 8)) for _ in range(2)]
-    adam = OptimizerConfig(
-        optimizer="adam",
-        lr=0.1,
-        use_distributed_optimizer=True,
-        overlap_param_gather=True,
-        overlap_param_gather_with_optimizer_step=WITH_STEP,
-    )
+    options = {"use_distributed_optimizer": True, "overlap_param_gather_with_optimizer_step": WITH_STEP}
+    if "overlap_param_gather" in OptimizerConfig.__dataclass_fields__:  # from 0.14 on
+        options["overlap_param_gather"] = True
+    adam = OptimizerConfig(optimizer="adam", lr=0.1, **options)
     optimizer = get_megatron_optimizer(adam, chunks)
     for chunk in chunks:
         chunk.overlap_param_gather_with_optimizer_step = WITH_STEP and chunk is chunks[0]
