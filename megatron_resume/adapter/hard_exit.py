@@ -35,6 +35,7 @@ def _exits_as_python() -> Iterator[None]:
 
     def leave(status: int) -> NoReturn:
         if threading.current_thread() is threading.main_thread():
+            os._exit = exit_now
             status = _end(status)
         exit_now(status)
 
@@ -55,6 +56,8 @@ def _end(status: int) -> int:
     training.warn_of_no_save()
     multiprocessing.util._run_finalizers(PRIORITY)  # type: ignore[attr-defined]  # ours; others' may wait for threads
     marks.leaves(status)
+    if not status:
+        saving.end_if_unfinished()
     sys.stdout.flush()
     sys.stderr.flush()
     return status
