@@ -75,6 +75,21 @@ class OfChatLearn(JobOnDisk):
         return msgspec.structs.replace(super().receipt(role, name, progress), progress=msgspec.UNSET)
 
 
+class OfListedTensors(JobOnDisk):
+    """A job whose receipts say what tensors its models hold."""
+
+    def receipt(self, role: str, name: PointName, progress: Moment) -> Receipt:
+        held = {
+            "model": {"decoder.weight": "tensor bfloat16 [64, 64]", "embedding.weight": "padded bfloat16 [256, 64]"},
+            "optimizer": {
+                "optimizer.state.exp_avg.decoder.weight": "tensor float32 [64, 64]",
+                "optimizer/param_groups": "groups []",
+            },
+            "rest": {"rng_state": "object [1, 1]"},
+        }
+        return msgspec.structs.replace(super().receipt(role, name, progress), tensors=held)
+
+
 JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "whole": lambda job: None,
     "torn_manifest": lambda job: os.truncate(at(job) / COMMITTED, 100),
@@ -90,10 +105,15 @@ JOBS: dict[str, Callable[[JobOnDisk], object]] = {
     "digests_torn": keep_digests_and_tear,
     "imported": lambda job: None,
     "data_elsewhere": lambda job: None,
+    "tensors_listed": lambda job: None,
     "all_damaged": lambda job: shutil.rmtree(job.save_folder("value")),
 }
 
-KINDS: dict[str, type[JobOnDisk]] = {"imported": Imported, "data_elsewhere": OfChatLearn}
+KINDS: dict[str, type[JobOnDisk]] = {
+    "imported": Imported,
+    "data_elsewhere": OfChatLearn,
+    "tensors_listed": OfListedTensors,
+}
 
 
 OF_LARGE_FILES = ("digests_kept", "digests_torn")  # their receipts have no digest of a shard

@@ -28,7 +28,10 @@ def outcome_of(name: str) -> Outcome:
     return JobOnDisk(V1 / name).choose()
 
 
-@pytest.mark.parametrize("name", ["whole", "start_torn", "events_torn", "digests_kept", "data_elsewhere"])
+WHOLE = ("whole", "start_torn", "events_torn", "digests_kept", "data_elsewhere", "tensors_listed")
+
+
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_whole_job_resumes_from_its_newest_point(name: str) -> None:
     outcome = outcome_of(name)
     assert isinstance(outcome, Resume)
@@ -45,6 +48,15 @@ def test_what_an_import_could_not_know_is_no_value() -> None:
     unknown = (receipt.consumed_train_samples, receipt.scheduler_steps, receipt.versions, receipt.arguments)
     assert (*unknown, outcome.point.data.tracked) == (msgspec.UNSET,) * 5
     assert (receipt.format, outcome.point.data.progress.consumed_samples) == ("torch_dist", 64)
+
+
+def test_tensors_are_listed_or_were_not_yet() -> None:
+    listed, older = outcome_of("tensors_listed"), outcome_of("whole")
+    assert isinstance(listed, Resume) and isinstance(older, Resume)
+    held = listed.point.receipts["policy"].tensors
+    assert held is not msgspec.UNSET
+    assert held["model"]["decoder.weight"] == "tensor bfloat16 [64, 64]"
+    assert older.point.receipts["policy"].tensors is msgspec.UNSET
 
 
 @pytest.mark.parametrize("name", OLDER_POINT_AND_REASON)
@@ -68,6 +80,5 @@ def test_events_are_read_up_to_a_torn_last_line() -> None:
 
 
 def test_every_stored_job_is_looked_at() -> None:
-    whole = {"whole", "imported", "data_elsewhere", "start_torn", "events_torn", "digests_kept"}
-    known = {*whole, "all_damaged", *OLDER_POINT_AND_REASON}
+    known = {*WHOLE, "imported", "all_damaged", *OLDER_POINT_AND_REASON}
     assert {path.name for path in V1.iterdir()} == known
