@@ -54,7 +54,7 @@ class Saves:
         self.begun: Save | None = None
         self.known: set[tuple[str, int]] = set()  # (role, iteration) saved by this attempt
         self.tried = Counter[tuple[str, int]]()  # also what failed, or is no resume point
-        self.unused: list[str] = []  # on rank 0: keys of random states that came to no resume point
+        self.unused: list[str] = []  # on rank 0: keys of what ranks left that came to no resume point
         self.writer: Writer | None = None  # on rank 0, from the first save on
         self.finalizing = Finalizing(lambda: self.writer.diverged if self.writer else None)
 
@@ -73,6 +73,8 @@ class Saves:
             save = self.in_flight.pop(0)
             if save.finished is not None and self.writer is not None:
                 self.writer.enqueue(save.finished)
+            elif ranks.rank() == 0:
+                self.unused += save.tensors.keys()
             completing = save if save.completes else completing
         return completing
 
