@@ -26,8 +26,26 @@ CHATLEARN = "test_chatlearn_manager.py"  # the same with its own engine on our s
 WHOLE = "real_megatron/test_whole_loads.py"
 READING, WRITING = "checkpoint/test_reading_points.py", "checkpoint/test_writing.py"
 
+ONE_MODEL, ADOPTION = (f"real_megatron/test_{name}.py" for name in ("one_model", "adoption"))
+
 # What is hit, and what a user gets elsewhere -> the tests that prove otherwise here.
 LINES = {
+    "a role that nobody trains is waited for: every save comes to no resume point": (
+        f"{ONE_MODEL}::test_a_role_that_no_process_began_is_warned_of_once_and_ends_the_second_save",
+        f"{ONE_MODEL}::test_a_stock_script_resumes_with_one_flag",
+        "resume/test_role_set.py::test_old_command_lines_for_two_jobs_never_make_half_points",
+    ),
+    "a start from random weights moves whole checkpoints aside": (
+        f"{ONE_MODEL}::test_a_fresh_start_leaves_what_was_never_committed_in_its_place",
+    ),
+    "--load is forgotten: training from iteration 1 over a save folder that holds a trained model": (
+        f"{ADOPTION}::test_a_model_in_the_save_folder_is_never_trained_over",
+        f"{ADOPTION}::test_what_was_adopted_and_is_gone_is_no_reason_to_begin_at_random",
+    ),
+    "a loop goes on from checkpoints without data: weights of iteration 80, prompts of row 0": (
+        f"{ADOPTION}::test_a_loop_that_does_not_say_where_its_prompts_were_is_refused",
+        f"{ADOPTION}::test_roles_of_two_iterations_are_refused_with_what_lies_where",
+    ),
     "killed after policy's save, before value's: policy at 4, value and data at 2": (
         f"{RESUME}::test_killed_twice_and_resumed_a_run_is_identical_to_the_undisturbed_one",
         REFUSED_IMPORT,

@@ -11,7 +11,6 @@ from typing import Any
 from ..checkpoint import adopted, attempts, leftovers
 from ..checkpoint.adopted import Adopted, iteration_in
 from ..errors import ConfigError, MismatchError, ResumeError
-from ..resume.choose import Fresh
 from . import ranks, session
 from .session import Session
 
@@ -26,7 +25,7 @@ def check_save_folder(current: Session, role: str, args: Any) -> None:
     Raises:
         MismatchError: It would; or it lacks what an attempt before it had adopted.
     """
-    if ranks.rank() != 0 or not _may_adopt(current) or not getattr(args, "save", None):
+    if ranks.rank() != 0 or not current.may_adopt or not getattr(args, "save", None):
         return
     if _expected(current, args):
         return
@@ -57,7 +56,7 @@ def check_before_load(current: Session, role: str, args: Any) -> None:
     Raises:
         ResumeError: It cannot; an attempt of this process that did nothing yet is taken back.
     """
-    if not _may_adopt(current):
+    if not current.may_adopt:
         return
     try:
         check_save_folder(current, role, args)
@@ -72,7 +71,7 @@ def check_before_load(current: Session, role: str, args: Any) -> None:
 
 def loaded(current: Session, role: str, args: Any, iteration: int) -> None:
     """Megatron loaded `role` on a fresh start. Call on every rank, once for each role."""
-    if not _may_adopt(current) or iteration == 0:
+    if not current.may_adopt or iteration == 0:
         return
     check_position(current, f"{role} continues from iteration {iteration} of {args.load}")
     _check_one_iteration(current, role, iteration, args.load)
@@ -107,13 +106,6 @@ def check_position(current: Session, what: str = "") -> None:
         "progress().resume_training: megatron_resume.advance(samples=..., episodes=...), all that were used until "
         f"that iteration ({HOW})"
     )
-
-
-def _may_adopt(current: Session) -> bool:
-    """An engine loads what it says; where resuming is switched off, or a start over is asked for, the person does."""
-    if current.data_elsewhere or current.evaluates:
-        return False
-    return isinstance(current.outcome, Fresh) and not current.outcome.requested
 
 
 def _expected(current: Session, args: Any) -> int:

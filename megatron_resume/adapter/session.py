@@ -121,11 +121,19 @@ class Session(msgspec.Struct):
         return not self.data_elsewhere and self.config.trained_roles[0] in self.save_folders
 
     @property
+    def may_adopt(self) -> bool:
+        """Whether a load of this start is of a checkpoint from before this job had resume points.
+
+        Not where an engine or the person says what to load; that may have been asked of this process alone.
+        """
+        if self.data_elsewhere or self.evaluates or decision.request_of(self.config).begins_anew:
+            return False
+        return isinstance(self.outcome, Fresh) and not self.outcome.requested
+
+    @property
     def adopted(self) -> dict[str, int]:
-        """Trained role -> iteration of Megatron's own that this fresh start goes on from; {} where there is none."""
-        if self.data_elsewhere or self.evaluates or not isinstance(self.outcome, Fresh) or self.outcome.requested:
-            return {}
-        return {role: iteration for role, iteration in self.loaded.items() if iteration}
+        """Trained role -> iteration of Megatron's own that this fresh start continues from; {} if there is none."""
+        return {role: iteration for role, iteration in self.loaded.items() if iteration} if self.may_adopt else {}
 
     def adopt(self, outcome: Fresh | Resume) -> None:
         """Continue as `outcome` says.
