@@ -32,6 +32,8 @@
  * another opens the next attempt is HELD's late commit); ranks other than 0; frozen roles; starts anew on request,
  * --take-over, and naming an old line; retention; stale directory listings; numbers that are given back and taken
  * again (the next life takes a larger one: only their order matters).
+ * With GOES_BACK any life may find that the newest point could not be loaded, and go back to the next older one. Until it
+ * trains, the line goes on as if it had not begun (checkpoint/untrained.py, adapter/lineage.py).
  * An iteration is a moment at which the job saves: 1 is the first. A model folder of a role holds one file, whose
  * content is the attempt that wrote it, or MIXED.
  *
@@ -70,6 +72,21 @@ byte numbers;                                   /* bit n: attempts/n exists */
 byte starts;                                    /* bit n: attempts/n/start.json exists; it says: */
 byte parent_i[LIVES + 1], parent_a[LIVES + 1];  /*   parent point (iteration, attempt); 0: fresh */
 bool by_request[LIVES + 1];                     /*   parent was requested */
+#ifdef GOES_BACK
+byte left_i[LIVES + 1], left_a[LIVES + 1]; /* untrained.json: the point that was left, until the attempt trains */
+#define TRUE_LINE_I(n) (left_a[n] -> left_i[n] : parent_i[n])
+#define TRUE_LINE_A(n) (left_a[n] -> left_a[n] : parent_a[n])
+#else
+#define TRUE_LINE_I(n) parent_i[n]
+#define TRUE_LINE_A(n) parent_a[n]
+#endif
+#ifdef LINEAGE_AT_ONCE
+#define LINE_I(n) parent_i[n]
+#define LINE_A(n) parent_a[n]
+#else
+#define LINE_I(n) TRUE_LINE_I(n)
+#define LINE_A(n) TRUE_LINE_A(n)
+#endif
 
 #ifdef POINTS_SHARED_BY_ATTEMPTS
 #define POINT(i, a) ((i) - 1) /* broken: iter_i/ instead of iter_i.a<attempt>/ */
@@ -128,7 +145,7 @@ byte ended;
 
 /* scratch, within one step: hidden from the state */
 hidden byte truth_i, truth_a;
-hidden byte h, s, x, y, lim, found_i, found_a, out, asked;
+hidden byte h, s, x, y, lim, found_i, found_a, over_i, over_a, out, asked;
 #define FRESH 1
 #define RESUME 2
 #define REFUSED 3
@@ -146,6 +163,12 @@ hidden byte h, s, x, y, lim, found_i, found_a, out, asked;
 #else
 #define SKIPPED(n, points_seen) (parent_a[n] == 0 && (points_seen & OF(n)) == 0)
 #endif
+#ifdef GOES_BACK
+#define PASSES_OVER (back && !asked && !over_i)
+#else
+#define PASSES_OVER false
+#endif
+#define FITS(i, a) ((points_seen & (1 << POINT(i, a))) && WHOLE(i, a) && (!asked || (i) == 1))
 #define NUMBER_ABOVE ((numbers >> (me + 1)) != 0)
 #define START_ABOVE ((starts >> (me + 1)) != 0)
 
@@ -169,22 +192,26 @@ inline choose(starts_seen, points_seen) {
         s++
     :: else -> break
     od;
-    s = h; lim = LAST; found_i = 0; found_a = 0; /* live_line, newest first; the first whole point is taken */
+    s = h; lim = LAST; found_i = 0; found_a = 0; over_i = 0; over_a = 0; /* live_line, newest first; the first whole point is taken */
     do
     :: s == 0 || found_i -> break
     :: else ->
         x = lim;
         do
         :: x == 0 -> break
-        :: x > 0 && (points_seen & (1 << POINT(x, s))) && WHOLE(x, s) && (!asked || x == 1) ->
-            found_i = x; found_a = s; break
+        :: x > 0 && FITS(x, s) && !PASSES_OVER -> found_i = x; found_a = s; break
+        :: x > 0 && FITS(x, s) && PASSES_OVER -> over_i = x; over_a = s; x--
         :: else -> x--
         od;
 #ifndef LINE_WITHOUT_LIMIT
-        lim = parent_i[s];
+        lim = LINE_I(s);
 #endif
-        s = parent_a[s]
+        s = LINE_A(s)
     od;
+    if
+    :: over_i && !found_i -> found_i = over_i; found_a = over_a; over_i = 0; over_a = 0 /* no older one: it, again */
+    :: else
+    fi;
 #ifdef NEWEST_NUMBER_WINS
     x = (asked -> 0 : LAST); found_i = (asked -> found_i : 0);
     do
@@ -217,7 +244,7 @@ inline tell_truth(starts_seen) {
     od;
     if
     :: h > 0 ->
-        truth_i = parent_i[h]; truth_a = parent_a[h];
+        truth_i = TRUE_LINE_I(h); truth_a = TRUE_LINE_A(h);
         x = 1;
         do
         :: x <= LAST ->
@@ -241,7 +268,8 @@ inline right_choice(starts_seen) {
     :: else ->
         assert(WHOLE(truth_i, truth_a)); /* law: never lost */
         assert(out != FRESH); /* law: no fresh start */
-        assert(out == RESUME && found_i == truth_i && found_a == truth_a) /* law: newest point */
+        assert(out == RESUME && (over_a -> over_i : found_i) == truth_i &&
+               (over_a -> over_a : found_a) == truth_a) /* law: newest point */
     fi;
     truth_i = 0; truth_a = 0
 }
@@ -252,7 +280,7 @@ inline nothing_lost() {
     truth_i = 0; truth_a = 0
 }
 
-inline forget() { found_i = 0; found_a = 0; out = 0; asked = 0 }
+inline forget() { found_i = 0; found_a = 0; over_i = 0; over_a = 0; out = 0; asked = 0 }
 
 /* ------------------------------------------------------------------ death, stopping, fencing */
 
@@ -401,15 +429,39 @@ inline put_back(r) {
     nothing_lost()
 }
 
+/* way: a model folder beyond the point; 2 * LAST if there is none. */
+inline beyond_point() {
+    x = 0; way = 2 * LAST;
+    do
+    :: x < 2 * LAST ->
+        if
+        :: inode[x] && x % LAST + 1 > parent_i[me] -> way = x
+        :: else
+        fi;
+        x++
+    :: else -> break
+    od;
+    x = 0
+}
+
 #define CHANGED(r) (!IN_PLACE(r, parent_i[me], parent_a[me])) /* of use where files are damaged, which is not in here */
 
 /* Lives are numbered as they take their numbers, which loses nothing: before that they are all alike. */
 proctype Life(byte me) {
     byte known = 0, seen = 0, way = 0, policy = 0, value = 0;
+#ifdef GOES_BACK
+    bool back = 0;
+#endif
 #ifdef READS_POINTS_FIRST
     short points = 0;
 #endif
     {
+#ifdef GOES_BACK
+        if
+        :: back = 1
+        :: skip
+        fi;
+#endif
         /* rank 0 decides from the folder as it is. A refused start changes nothing; the person tries again later. */
         do
         :: atomic {
@@ -444,6 +496,9 @@ proctype Life(byte me) {
         atomic {
             d_step { choose(seen, POINTS_SEEN) };
             parent_i[me] = found_i; parent_a[me] = found_a; by_request[me] = asked;
+#ifdef GOES_BACK
+            left_i[me] = over_i; left_a[me] = over_a;
+#endif
             right_choice(seen);
             if
             :: out == REFUSED -> forget(); numbers = numbers & ~(1 << me); STOP /* give_back */
@@ -495,19 +550,11 @@ proctype Life(byte me) {
 #ifndef NO_MOVING_AT_START
         /* rule 7: moves away what lies beyond the point, folder by folder (clear_before_load), unchecked */
         do
+#ifdef GOES_BACK
+        :: atomic { left_a[me] -> break } /* not before it trains */
+#endif
         :: atomic {
-            d_step {
-                x = 0; way = 2 * LAST;
-                do
-                :: x < 2 * LAST ->
-                    if
-                    :: inode[x] && x % LAST + 1 > parent_i[me] -> way = x
-                    :: else
-                    fi;
-                    x++
-                :: else -> break
-                od;
-                x = 0 };
+            d_step { beyond_point() };
             if
             :: way == 2 * LAST -> way = 0; break
             :: else
@@ -558,6 +605,40 @@ proctype Life(byte me) {
                 policy = 0; value = 0 }
         :: else
         fi;
+
+#ifdef GOES_BACK
+        /* is to train: becomes the line (lineage.claim), and moves away what lies beyond the point now */
+        if
+        :: atomic { left_a[me] && (!up[me] || SUPERSEDED) -> STOP }
+        :: atomic {
+            !left_a[me] || !SUPERSEDED ->
+            MKDIR_LATE
+            left_i[me] = 0; left_a[me] = 0; back = 0;
+            nothing_lost()
+           }
+        fi;
+        do
+        :: atomic {
+            d_step { beyond_point() };
+            if
+            :: way == 2 * LAST -> way = 0; break
+            :: else
+            fi
+#ifdef HELD
+           };
+           atomic {
+#else
+            ;
+#endif
+            if
+            :: REVOKED -> way = 0; STOP
+            :: else
+            fi;
+            move_aside(way); way = 0;
+            nothing_lost()
+           }
+        od;
+#endif
 
         /* trains, and saves policy and value after each interval: save_checkpoint returns when the folder is made */
         do

@@ -56,6 +56,7 @@ say() { printf '%-8s %10s states %4s s  %s\n' "$1" "${states:-0}" "$seconds" "$2
 big="-DLIVES=3 -DSAVES=2 -DLAST=3"
 small="-DLIVES=3 -DSAVES=1 -DLAST=2"
 two="-DLIVES=2 -DSAVES=2 -DLAST=3"
+back="-DGOES_BACK -DLIVES=3 -DSAVES=2 -DLAST=2"
 race="-DNO_DEATH -DLIVES=3 -DSAVES=1 -DLAST=2"
 
 # holds "what" "laws that this environment checks" FLAGS...
@@ -93,6 +94,7 @@ laws() {
     optimize=-O2
     holds "3 lives, killed at any step, 2 saves in flight each" "$kill" $big
     holds "the same, and a roll back is requested" "$kill,back once" $big -DREQUEST
+    holds "3 lives, the newest point may not be loaded" "$kill" $back
     holds "3 starts at once, nothing dies" "$kill,one trains" $race
     holds "3 lives, held still at any step for any time" "$held" -DHELD $small
     holds "2 lives, held still, 2 saves in flight each" "$held" -DHELD $two
@@ -119,6 +121,7 @@ mutants() {
     # choosing
     fails caught NEWEST_NUMBER_WINS "newest point" $big -DREQUEST -DNEWEST_NUMBER_WINS
     fails caught LINE_WITHOUT_LIMIT "newest point" $big -DREQUEST -DLINE_WITHOUT_LIMIT
+    fails caught LINEAGE_AT_ONCE "newest point" $back -DLINEAGE_AT_ONCE
     fails caught HEAD_COUNTS_EVERY_START "newest point" -DHELD $small -DHEAD_COUNTS_EVERY_START
     # shared model folders
     fails caught NO_MOVING_AWAY "whole commit" $big -DNO_MOVING_AT_START -DNO_CLEARING_AT_SAVE

@@ -27,7 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from megatron_resume.adapter import pruning
+from megatron_resume.adapter import pruning, start
 from megatron_resume.adapter.pruning import Pruning
 from megatron_resume.checkpoint import attempts, fencing, folder, leases, leftovers
 from megatron_resume.checkpoint.layout import PointName, model_folder, parse_point, point_path, receipt_file
@@ -129,6 +129,26 @@ class Protocol(RuleBasedStateMachine):
         if stale:
             self._hide_newest(process, stale)
         self._begin(process, take_over, until)
+
+    @rule(times=st.integers(1, 3), saves=st.integers(0, 1))
+    def fail_to_load_and_be_mended(self, times: int, saves: int) -> None:
+        """Somebody starts the job with options that no checkpoint can be loaded with, and then as it was."""
+        roles = TRAINED[:1] if self.one_job_per_role else TRAINED
+        for process in self.world.processes:
+            self.world.kill(process)
+        before = self.next
+        for _ in range(times):
+            process = self.world.launch(roles, "A", f"wrong {len(self.world.processes)}", 0, NOTHING)
+            process.load_fails = True
+            self.world.begin(process)
+            self.world.kill(process)
+        if times == 2 and isinstance(before, PointName) and not self.one_job_per_role:
+            failed = [self.world.failed.get(attempt) for attempt in sorted(self.world.starts())[-2:]]
+            if None not in failed and failed[0] == before:
+                assert self.world.expected(self.observer) == before, f"{before} was lost by options"
+        for process in self._live(f"mended {len(self.world.processes)}") if saves else ():
+            if process.trains:
+                self._train_and_save(process)
 
     def _request(self, kind: str, pick: int) -> Request:
         points = self.world.points()
@@ -652,6 +672,7 @@ MUTANTS: dict[str, tuple[object, str, object]] = {
     "trackers stay as they were": (leftovers, "retire_tracker", lambda *_, **__: None),
     "links of earlier attempts stay": (fencing, "take_names", lambda *_, **__: None),
     "no model is put back": (leftovers, "put_back", lambda *_, **__: None),
+    "an attempt that went back is the lineage at once": (start, "lineage_before", lambda *_: None),
     "retention counts damaged points": (Pruning, "_is_whole", lambda *_: True),
     "retention keeps one": (pruning, "surplus", lambda f, _, whole: list(choose.live_line(f, choose.head(f)))[:0:-1]),
 }

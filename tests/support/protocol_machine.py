@@ -6,6 +6,7 @@ is never continued it was killed there, and its files lie as they lay. Only the 
 process ids, boots, clocks, listings, fsync, and Megatron's writing and reading of model files.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -19,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
+
+import msgspec
 
 from megatron_resume import crash
 from megatron_resume.adapter import (
@@ -36,6 +39,7 @@ from megatron_resume.adapter import (
     writer,
 )
 from megatron_resume.checkpoint import commit, leases
+from megatron_resume.checkpoint.failures import write_failure
 from megatron_resume.checkpoint.layout import (
     COMMITTED,
     DATA,
@@ -51,7 +55,7 @@ from megatron_resume.errors import DamagedError, ResumeError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume
 from megatron_resume.roles import TRAINED
 
-from .job_on_disk import contents
+from .job_on_disk import FAILURE, contents
 
 SAMPLES = 16
 SHARDS = ("__0_0.distcp", "__1_0.distcp")
@@ -59,6 +63,10 @@ SHARDS = ("__0_0.distcp", "__1_0.distcp")
 
 class Killed(BaseException):
     """Unwinds the thread of a killed process once its folder is gone."""
+
+
+class LoadFailed(Exception):
+    """What the pretended Megatron raises where options do not fit a checkpoint."""
 
 
 class Ended(BaseException):
@@ -161,6 +169,7 @@ class Process:
     hidden: set[str] = field(default_factory=set)  # names that its next listings do not show
     hidden_for: int = 0
     asynchronous: bool = False
+    load_fails: bool = False
 
     @property
     def runs(self) -> bool:
@@ -194,6 +203,7 @@ class World:
         self.committed: dict[PointName, dict[str, bytes]] = {}  # every file of a point when its commit appeared
         self.now = 0.0
         self.writes_so_far = 0
+        self.failed: dict[int, PointName] = {}  # attempt -> the point whose load failed in it
         self.keep: int | None = None  # --max-data-ckpt-nums of every process
         self.prunes_models = False
         self._environment = ExitStack()
@@ -355,6 +365,11 @@ class World:
     def _megatron_load(self, ddp_model: Any, load_arg: str = "load") -> tuple[int, int]:
         process = self._process
         args = process.args
+        current = session.current()
+        assert current is not None
+        if process.load_fails and isinstance(current.outcome, Resume):
+            self._record_failure(process, current.attempt, current.outcome.point.name)
+            raise LoadFailed
         iteration = args.ckpt_step
         if iteration is None:
             tracker = Path(args.load, TRACKER) if args.load else None
@@ -369,6 +384,12 @@ class World:
         args.consumed_train_samples = shards[0]["samples"]
         process.loaded[args.resume_role] = {**shards[0], "shards": shards, "files": contents(folder)}
         return iteration, 0
+
+    def _record_failure(self, process: Process, attempt: int, loading: PointName) -> None:
+        """As the watchdog of a rank does it."""
+        failure = msgspec.structs.replace(FAILURE, attempt=attempt, after=attempt, loading=loading)
+        write_failure(self.root, f"life {process.number}", failure)
+        self.failed[attempt] = loading
 
     def _megatron_save(self, iteration: int, model: Any = None, release: bool = False) -> None:
         process, args = self._process, self._process.args
@@ -519,6 +540,8 @@ class World:
                 process.fibers[thread] = fiber
         except Ended as end:
             process.code = end.code
+        except LoadFailed:
+            process.code = 1
         except SystemExit as end:
             assert isinstance(end.code, int)
             process.code = end.code
@@ -605,13 +628,19 @@ class World:
             candidates = line(starts, points, head if request.attempt is None else request.attempt)
             fit = (p for p in candidates if request.iteration in (None, p.iteration) and self.is_whole(p))
             return next(fit, "refused")
-        whole = next((point for point in line(starts, points, head) if self.is_whole(point)), None)
-        if whole is not None:
-            return whole
+        whole = (point for point in line(starts, points, head) if self.is_whole(point))
+        newest = next(whole, None)
+        if newest is not None:
+            return next(whole, newest) if self._failed_lately(starts) == {newest} else newest
         if not points:
             return "refused" if head is not None and starts[head]["parent"] else "fresh"
         own = head is not None and head not in {point.attempt for point in points}
         return "fresh" if own and began_anew(starts[head]) and self._took_part(process.launch, head) else "refused"
+
+    def _failed_lately(self, starts: dict[int, dict[str, Any]]) -> set[PointName]:
+        """Points whose load ended the newest attempts, back to the first that another thing ended."""
+        found = itertools.takewhile(self.failed.__contains__, sorted(starts, reverse=True))
+        return {self.failed[attempt] for attempt in found}
 
     def _took_part(self, launch: Launch, attempt: int) -> bool:
         """Whether the job of `launch` opened or joined the attempt before it was restarted."""
