@@ -27,7 +27,7 @@ if __name__ == "__main__":
 def run(end: str, path: str) -> subprocess.CompletedProcess[str]:
     with open(path, "w") as file:
         file.write(PROGRAM.replace("END", end))
-    return subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=120, start_new_session=True)
+    return subprocess.run([sys.executable, path], capture_output=True, text=True, timeout=300, start_new_session=True)
 
 
 def test_they_outlive_it_and_python_does_not_wait_for_them_at_its_end(tmp_path: object) -> None:

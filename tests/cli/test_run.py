@@ -13,6 +13,7 @@ from support import PROGRAMS
 from support import pool as forked
 from support.pool import Pool
 from support.runs import once
+from support.waiting import PATIENCE_S
 
 PLAIN = [sys.executable]
 RUN = [sys.executable, "-m", "megatron_resume", "run"]
@@ -23,7 +24,7 @@ Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def call(command: list[str], *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=120)
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=PATIENCE_S)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ from megatron_resume.cli.verified import Verified, state_path
 from megatron_resume.cli.verify import examine
 from megatron_resume.errors import DamagedError
 from support.job_on_disk import JobOnDisk, contents
-from support.waiting import until
+from support.waiting import PATIENCE_S, until
 
 V1 = Path(__file__).parents[1] / "formats" / "v1"
 NEWEST = PointName(4, 1)
@@ -293,7 +293,7 @@ def lines_of(state: Path) -> int:
 def test_interrupted_it_says_how_to_go_on_and_goes_on_there(stuck: JobOnDisk) -> None:
     process = begin_and_get_stuck(stuck)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out) == (130, "")
     assert err == (
         "megatron-resume: stopped before all was verified; "
@@ -307,7 +307,7 @@ def test_a_point_that_vanishes_while_it_is_read_is_no_damage(stuck: JobOnDisk) -
     process = begin_and_get_stuck(stuck)
     (point_path(stuck.root, PointName(4, 1)) / "COMMITTED").unlink()  # as retention begins
     let_end(shard(stuck, 4))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
     assert verdicts(json.loads(out)) == {(6, 1): True, (2, 1): True}
 
@@ -317,7 +317,7 @@ def test_a_model_that_is_moved_aside_meanwhile_is_read_where_it_is(stuck: JobOnD
     for role in stuck.roles:
         assert move_away(stuck.save_folder(role), attempt=2, beyond=0, only={2}) == [2]
     let_end(shard(stuck, 4))
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert verdicts(json.loads(out)) == {(6, 1): True, (4, 1): False, (2, 1): True}
 
 
@@ -326,7 +326,7 @@ def test_a_point_that_is_committed_meanwhile_is_left_for_the_next_time(stuck: Jo
     stuck.save(1, 8)
     stuck.save(1, 10, parts=("policy",))
     let_end(shard(stuck, 4))
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE_S)
     assert [point["iteration"] for point in json.loads(out)["points"]] == [6, 4, 2]
     assert [point["iteration"] for point in examine(stuck.root)["points"]] == [8, 6, 4, 2]
 
@@ -346,7 +346,7 @@ def test_a_bar_shows_bytes_and_time_left_on_a_terminal(stuck: JobOnDisk) -> None
         if time.monotonic() - sent > 20:  # Python drops one that falls into a finalizer; people then type it again
             process.send_signal(signal.SIGINT)
             sent = time.monotonic()
-    assert process.wait(60) == 130, said
+    assert process.wait(PATIENCE_S) == 130, said
     assert "goes on with the file at which it was" in said
 
 

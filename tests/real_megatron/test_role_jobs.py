@@ -15,7 +15,7 @@ from megatron_resume.checkpoint.leases import read_lease
 from support import PROGRAMS
 from support.runs import Server, megatron_flags
 
-PATIENCE_S = 120
+PATIENCE_S = 300
 RANKS = {"policy": 2, "value": 1}
 
 

@@ -17,6 +17,7 @@ from megatron_resume.checkpoint.layout import COMMITTED, PointName
 
 from . import ROOT
 from .pool import Pool
+from .waiting import PATIENCE_S
 
 EXAMPLE = ROOT / "examples" / "megatron"
 TAMPERED = ROOT / "tests" / "support" / "tampered" / "entry.py"
@@ -122,7 +123,7 @@ class Run:
             "argv": [*named, *self.arguments(), *SMALL, "--num-episodes", str(episodes), *self.flags, *flags],
             "log": str(log),
             "env": {"MEGATRON_RESUME_CRASH": crash, **(env or {})},
-            "timeout": 120,
+            "timeout": PATIENCE_S,
             "fork_helpers": True,
         }
         if script is not None:

@@ -13,7 +13,7 @@ from megatron_resume.watch.endings import RankEnding, read_endings
 from megatron_resume.watch.watched import is_watchdog
 
 from . import TESTS
-from .waiting import until
+from .waiting import PATIENCE_S, until
 
 RANK = TESTS / "watch" / "rank.py"
 
@@ -76,7 +76,7 @@ class Rank:
         """Let one that waits go on; its exit code."""
         assert self.process.poll() is None, self.said
         self._told(f"go{self.number}", "")
-        return self.process.wait(120)
+        return self.process.wait(PATIENCE_S)
 
     def end(self) -> int:
         """Its exit code, which nobody collects before its watchdog has recorded it."""

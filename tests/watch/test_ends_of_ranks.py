@@ -14,7 +14,7 @@ from megatron_resume.checkpoint.lives import cause_of, lives
 from megatron_resume.watch import kernel, leftover
 from megatron_resume.watch.endings import VARIABLE as ENDINGS
 from support.job_on_disk import JobOnDisk
-from support.waiting import until
+from support.waiting import PATIENCE_S, until
 from support.watched_ranks import Ranks
 
 
@@ -53,7 +53,7 @@ def test_an_exit_code_is_recorded_with_the_phase_in_which_it_was_asked_for(ranks
 
 def test_a_rank_that_ends_before_its_watchdog_looks_is_recorded_all_the_same(ranks: Ranks) -> None:
     (rank,) = ranks.start("is_refused_at_once")
-    assert rank.process.wait(120) == 70  # collected: nobody else can tell its exit code any more
+    assert rank.process.wait(PATIENCE_S) == 70  # collected: nobody else can tell its exit code any more
     while not ranks.endings:
         os.sched_yield()
     (ending,) = ranks.endings

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from support.waiting import PATIENCE_S
+
 HEAD = """
 import ctypes, multiprocessing, os, signal, sys, threading, time
 from megatron_resume.watch.sigterm import Listener, die
@@ -45,7 +47,7 @@ def child(what=sleep):
 
 
 def run(program: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", HEAD + program], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", HEAD + program], capture_output=True, text=True, timeout=PATIENCE_S)
 
 
 def test_it_is_noticed_while_the_main_thread_waits_in_native_code() -> None:

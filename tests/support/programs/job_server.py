@@ -76,7 +76,7 @@ class Job:
     num_ranks: int = 2
     env: dict[str, str | None] = field(default_factory=dict)  # on top of the server's; null unsets
     cwd: str | None = None
-    timeout: float = 120.0  # seconds, after which all ranks are killed
+    timeout: float = 300.0  # seconds, after which all ranks are killed
     script: str = str(TRAIN_RLHF)
     # Fork the asynchronous checkpoint worker. Else it starts as a new process, as it does on a GPU
     # machine, and imports torch and Megatron again: some 5 seconds per rank.
