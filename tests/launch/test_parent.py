@@ -55,10 +55,11 @@ def test_without_an_output_the_code_is_that_of_the_job(tmp_path: Path) -> None:
     assert ended.returncode == 78, ended.stderr
 
 
+@pytest.mark.parametrize("as_typed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_after_the_death_of_a_rank_the_job_finishes_and_what_it_left_behind_is_ended_meanwhile(
-    launched: Callable[..., Launched],
+    launched: Callable[..., Launched], as_typed: bool
 ) -> None:
-    job = launched("leaves", as_typed=True)
+    job = launched("leaves", as_typed=as_typed)
     code, out = job.end()
     assert (code, job.ranks_done) == (0, ["done0", "done1"]), out
     assert len(job.pids) == 4
