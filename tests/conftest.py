@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.eventful_job import EventfulJob
 from support.job_on_disk import JobOnDisk
@@ -19,6 +20,10 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # In the background of a script (`make test &`) SIGINT is ignored, and would be in all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+
+# An example that takes long is no failure: on a busy machine each may.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 WITH_MEGATRON = ("adapter", "real_megatron")  # folders whose modules import it, or start what does
 
