@@ -36,6 +36,7 @@ POINTS = {
     "attempt.numbered": "after an attempt's folder was made, before it is begun",
     "attempt.held": "after the places of its roles are taken",
     "attempt.begun": "after start.json is durable, before save folders are put in order",
+    "lineage.claimed": "after an attempt that went back became the lineage, before it moves newer models aside",
     "prune.hidden": "after a point that is to be removed is out of readers' sight",
     "prune.model": "after the model of a removed point (of a role) is deleted, or left",
     "prune.end": "after all files of a removed point are deleted",
