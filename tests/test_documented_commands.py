@@ -60,6 +60,7 @@ FLAGS_OF_OTHERS = {
     "torchrun": "max-restarts shutdown-timeout nproc-per-node rdzv-id",
     "patches/make_patches.py": "add",
     "tests/gpu.py": "on-cpu",
+    "Megatron of other releases, and its examples": "use-custom-fsdp dataloader-save",
 }
 MAKEFILE = (ROOT / "Makefile").read_text()
 ALL = [*commands(), *mentioned()]

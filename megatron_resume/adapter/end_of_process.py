@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
+from types import FunctionType, TracebackType
 from typing import Any
 
 import torch.distributed as dist
@@ -31,14 +31,14 @@ class EndOfProcess:
         self._pid, self._status = os.getpid(), 0
         self._begun, self._done = threading.Event(), threading.Event()
         threading.Thread(target=self._watch, name="megatron_resume end", daemon=True).start()
-        self._python_exits, sys.exit = sys.exit, self._exits  # type: ignore[assignment]
+        self._python_exits, self._python_reports = sys.exit, sys.excepthook
+        sys.exit, sys.excepthook = self._exits, self._reports  # type: ignore[assignment]
         self._undo = _before_the_group_is_destroyed(self._finish_if_well)
         at_end(self._leave_if_well)
 
     def _is_well(self) -> bool:
         """Whether no error and no exit code ends this process, as far as Python tells."""
-        by_python = self._status or getattr(sys, "last_exc", None) or sys.exc_info()[0]
-        return not by_python and not marks.has_failed()
+        return not self._status and sys.exc_info()[0] is None and not marks.has_failed()
 
     def forget(self) -> None:
         """For `uninstall`."""
@@ -46,11 +46,17 @@ class EndOfProcess:
         self._pid = 0
         if sys.exit == self._exits:
             sys.exit = self._python_exits
+        if sys.excepthook == self._reports:
+            sys.excepthook = self._python_reports
 
     def _exits(self, status: Any = None, /) -> None:
         if threading.current_thread() is threading.main_thread():
             self._status = int(status not in (None, 0))
         self._python_exits(status)
+
+    def _reports(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        self._status = 1
+        self._python_reports(kind, error, trace)
 
     def _finish_if_well(self) -> None:
         if os.getpid() == self._pid and self._is_well():

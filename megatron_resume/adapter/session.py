@@ -118,7 +118,7 @@ class Session(msgspec.Struct):
     @property
     def owns_data(self) -> bool:
         """Whether progress and tracked state of this process are the job's: it holds the first role."""
-        return not self.data_elsewhere and self.config.trained_roles[0] in self.save_folders
+        return not self.data_elsewhere and any(role in self.save_folders for role in self.config.trained_roles[:1])
 
     @property
     def may_adopt(self) -> bool:

@@ -30,7 +30,7 @@ def current(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> Iterator[session
     states = Rng(state_of_rank=(0,), layout=rng.layout())
     point = msgspec.structs.replace(point, data=msgspec.structs.replace(point.data, rng=states))
     begun = session.Session(
-        ResumeConfig(data_checkpoint_path=str(job.root)),
+        ResumeConfig(data_checkpoint_path=str(job.root), trained_roles=job.roles),
         Path(job.root),
         _outcome=Resume(point, ""),
         save_folders={role: str(job.save_folder(role)) for role in job.roles},

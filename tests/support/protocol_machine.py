@@ -251,7 +251,7 @@ class World:
         enter(mock.patch.object(leases, "boot", lambda: f"boot of {self._process.host}"))
         enter(mock.patch.object(leases, "started", self._started))
         enter(mock.patch.object(life, "begin", lambda _: None))  # the endings of these processes are not Python's
-        states = types.SimpleNamespace(unpack=lambda: (None, {}, {}), key="", unused=())
+        states = types.SimpleNamespace(unpack=lambda shared: (None, {}, {}), key="", unused=())
         enter(mock.patch.object(ranks, "data_parallel", lambda: (0, 1)))
         enter(mock.patch.object(gathering, "gather", lambda key, unused, of_loaders: states))
         enter(mock.patch.object(os, "listdir", self._listing(os.listdir)))

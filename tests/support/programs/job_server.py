@@ -426,8 +426,7 @@ def _run_script(script: str, argv: list[str]) -> int:
         exec(code, {"__name__": "__main__", "__file__": script, "__builtins__": __builtins__})
     except SystemExit as error:
         return interpreter.exit_code(error.code)
-    except BaseException as error:
-        sys.last_exc = error
+    except BaseException:
         sys.excepthook(*sys.exc_info())  # what an interpreter calls
         return 1
     return 0
