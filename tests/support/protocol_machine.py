@@ -14,7 +14,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from megatron_resume import crash
 from megatron_resume.adapter import (
     api,
     arguments,
+    finalizing,
     gathering,
     lease_keeper,
     life,
@@ -34,6 +35,7 @@ from megatron_resume.adapter import (
     ranks,
     save_folders,
     saving,
+    serialization,
     session,
     start,
     writer,
@@ -256,6 +258,8 @@ class World:
         enter(mock.patch.object(gathering, "gather", lambda key, unused, of_loaders: states))
         enter(mock.patch.object(os, "listdir", self._listing(os.listdir)))
         enter(mock.patch.object(Path, "iterdir", lambda path: iter([path / name for name in os.listdir(path)])))
+        enter(mock.patch.object(serialization, "before", lambda *_: nullcontext()))  # real Megatron's
+        enter(mock.patch.object(finalizing, "EndOfProcess", mock.MagicMock()))
         for module in (lease_keeper, writer):
             enter(mock.patch.object(module, "threading", no_thread))
         for module in (lease_keeper, writer, save_folders):
