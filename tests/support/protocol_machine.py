@@ -638,8 +638,9 @@ class World:
             return next(whole, newest) if self._failed_lately(starts) == {newest} else newest
         if not points:
             return "refused" if head is not None and starts[head]["parent"] else "fresh"
-        own = head is not None and head not in {point.attempt for point in points}
-        return "fresh" if own and began_anew(starts[head]) and self._took_part(process.launch, head) else "refused"
+        if head is None or head in {point.attempt for point in points} or starts[head]["goes_on_at"] is not None:
+            return "refused"
+        return "fresh" if began_anew(starts[head]) and self._took_part(process.launch, head) else "refused"
 
     def _failed_lately(self, starts: dict[int, dict[str, Any]]) -> set[PointName]:
         """Points whose load ended the newest attempts, back to the first that another thing ended."""
