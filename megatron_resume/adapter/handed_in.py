@@ -24,10 +24,19 @@ logger = logging.getLogger("megatron_resume")
 
 
 class HandedIn:
-    """That of one save of one role; every rank makes one, with the same key."""
+    """That of the saves of one role, as long as these are of the same objects. Every rank makes one, with the same key.
 
-    def __init__(self, key: str = ""):
-        self.key = key
+    Looked at in the first save alone: a state dict has thousands of entries, and training waits. If one of them comes
+    later all the same, a load that asks for it finds it in the checkpoint's own metadata.
+
+    Args:
+        key: under which ranks leave it in the store.
+        what: is saved, of `state_dicts.identity`.
+    """
+
+    def __init__(self, key: str = "", what: object = None):
+        self.key, self.what = key, what
+        self._found: Contents | Unknown | None = None  # on rank 0, once it was collected
         self._mine: list[Entry] | None = None
         self._store: Any = None
         self._num_ranks = 1
@@ -35,6 +44,9 @@ class HandedIn:
     @contextmanager
     def listening(self, args: Any, called_with: dict[str, Any]) -> Iterator[None]:
         """Hand in what Megatron's save_checkpoint saves inside the `with` block."""
+        if self._mine is not None:
+            yield
+            return
         if getattr(args, "ckpt_format", "torch") == "torch":
             model, optimizer = called_with.get("model"), called_with.get("optimizer")
             self.hand_in(state_dicts.looked_at(lambda: state_dicts.of_this_rank(model, optimizer)))
@@ -53,12 +65,13 @@ class HandedIn:
         if ranks.rank() != 0 and self._store is not None:
             background.submit(lambda: ranks.post(self._store, self.key, _pack(mine)))
 
-    def keys(self) -> tuple[str, ...]:
-        """Keys that are still in the store where nobody collects."""
-        return (self.key,) if self._mine is not None and self._store is not None else ()
-
     def collect(self) -> Contents | Unknown:
         """On rank 0: what all ranks hold together. Unknown if one is silent: a save is worth more than its list."""
+        if self._found is None:
+            self._found = self._collected()
+        return self._found
+
+    def _collected(self) -> Contents | Unknown:
         if not self._mine:
             return msgspec.UNSET
         try:

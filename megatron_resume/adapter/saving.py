@@ -33,6 +33,7 @@ from . import (
     rl_collection,
     save_folders,
     session,
+    state_dicts,
     stopping,
 )
 from .committer import after_commits
@@ -56,6 +57,7 @@ class Saves:
         self.tried = Counter[tuple[str, int]]()  # also what failed, or is no resume point
         self.unused: list[str] = []  # on rank 0: keys of what ranks left that came to no resume point
         self.writer: Writer | None = None  # on rank 0, from the first save on
+        self.tensors: dict[str, HandedIn] = {}  # role -> what its last save holds
         self.finalizing = Finalizing(lambda: self.writer.diverged if self.writer else None)
 
     @property
@@ -73,8 +75,6 @@ class Saves:
             save = self.in_flight.pop(0)
             if save.finished is not None and self.writer is not None:
                 self.writer.enqueue(save.finished)
-            elif ranks.rank() == 0:
-                self.unused += save.tensors.keys()
             completing = save if save.completes else completing
         return completing
 
@@ -118,7 +118,7 @@ def wrap_save_checkpoint(original: AnyFunction) -> AnyFunction:
             _saves.begun = None  # whoever catches it may save again
             _saves.known.discard((save.role, save.iteration))
             _unused(save.finished.states if save.finished else None)
-            _saves.unused += save.tensors.keys()
+            _saves.tensors.pop(save.role, None)  # perhaps they were not told
             save_folders.expect_at(current, save.role, save.iteration)
             raise
         crash_point("save.end", save.role)
@@ -277,14 +277,15 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     _check_counted(current, args, iteration)
     current.hold(role, args)
     _check_all_begun(current, role, iteration)
-    lineage.claim(current)
+    if current.saves == 1:
+        lineage.claim(current)
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
     problem = problem or optimizer_state.problem(called_with.get("optimizer"), formats.format_of(args))
     states = _gather_states(current, role, iteration)
     save = Save(role, iteration, completes=_completes(current, role, iteration, _saves.tried))
     save.calls = _saves.finalizing.calls
-    save.tensors = HandedIn(f"{_key(current, role, iteration)}/{role}/tensors")
+    save.tensors = _tensors(current, role, iteration, called_with)
     if save.completes:
         save.nobody_was_asked = stopping.ask_before_save()
     current.saved_at[role] = (iteration, current.trained)
@@ -419,6 +420,15 @@ def _gather_states(current: Session, role: str, iteration: int) -> Gathered | No
     if _saves.writer is not None:
         unused += _saves.writer.take_unused()
     return gathering.gather(key, unused, current.tracked)
+
+
+def _tensors(current: Session, role: str, iteration: int, called_with: dict[str, Any]) -> HandedIn:
+    """What ranks tell of the tensors that are saved: once, as long as model and optimizer are the same objects."""
+    what = state_dicts.identity(called_with.get("model"), called_with.get("optimizer"))
+    known = _saves.tensors.get(role)
+    if known is None or known.what != what:
+        known = _saves.tensors[role] = HandedIn(f"{_key(current, role, iteration)}/{role}/tensors", what)
+    return known
 
 
 def _key(current: Session, role: str, iteration: int) -> str:

@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any
 
 from ..hooks import AnyFunction, Hook, swap
@@ -27,11 +28,15 @@ def before(function: str, act: Callable[[Any, Any], None]) -> Iterator[None]:
 
         return acts_first
 
-    hook = Hook(MODULE, function, ("sharded_state_dict", "checkpoint_dir"), wrap)
-    found = hook.find(importlib.import_module(MODULE))
-    assert found is not None  # it is not optional
-    undo = swap(found, wrap)
+    undo = swap(_found(function), wrap)
     try:
         yield
     finally:
         undo()
+
+
+def _found(function: str) -> FunctionType:
+    hook = Hook(MODULE, function, ("sharded_state_dict", "checkpoint_dir"), lambda original: original)
+    found = hook.find(importlib.import_module(MODULE))
+    assert found is not None  # it is not optional
+    return found

@@ -86,6 +86,16 @@ class _Look:
             self.entries.append(Entry(part, value.key, "object", "", value.global_shape))
 
 
+def identity(model: Any, optimizer: Any) -> object:
+    """Equal for two saves of the same objects with as many trained weights; cheap."""
+    parts = getattr(optimizer, "chained_optimizers", None) or [optimizer]
+    groups = [
+        group for part in parts for group in getattr(getattr(part, "optimizer", None), "param_groups", None) or []
+    ]
+    num_weights = tuple(len(group["params"]) for group in groups)
+    return tuple(map(id, _as_list(model))), id(optimizer), num_weights
+
+
 def of_this_rank(model: Any, optimizer: Any) -> LookedAt:
     """What `--ckpt-format torch` writes of this rank's model into a file of its own, in whose name the names begin.
 

@@ -63,22 +63,26 @@ def checked(current: Session, resume: Resume, role: str, args: Any, called_with:
 
 def _prepare(current: Session, resume: Resume, role: str, args: Any, asked: LookedAt | None) -> None:
     """Compare what is asked for, and mark what is to be brought. Call on every rank."""
-    held = _held(resume, role)
+    receipt = resume.point.receipts[role]
+    is_listed = receipt.tensors is not UNSET
+    held = receipt.tensors if receipt.tensors is not UNSET else _by_metadata(resume, role)
     if held is None:
         return
     wanted = state_dicts.spelled_out(asked.entries) if asked else None
-    _compare(current, resume, role, args, wanted, held)
+    problem = _problem(current, wanted, held)
+    if problem and is_listed:  # what the first save of its attempt held; this one may hold more
+        held = contents.merge([held, _by_metadata(resume, role) or {}])
+        problem = _problem(current, wanted, held)
+    if problem:
+        _refuse(current, resume, role, args, problem)
     if asked is not None and wanted is not None:
         whole = contents.same_in_both(wanted, held)
         pattern.fill(tensor for name, tensor in asked.tensors if name in whole)
 
 
-def _held(resume: Resume, role: str) -> Contents | None:
-    """What was saved, as the receipt says, or for want of that the checkpoint's own metadata; None if neither does."""
-    receipt = resume.point.receipts[role]
-    if receipt.tensors is not UNSET:
-        return receipt.tensors
-    if receipt.format != "torch_dist":
+def _by_metadata(resume: Resume, role: str) -> Contents | None:
+    """What was saved, as the checkpoint's own metadata say; None if they do not. Call on every rank."""
+    if resume.point.receipts[role].format != "torch_dist":
         return None
     said = ranks.first_of_all(_of_metadata(resume, role) if ranks.rank() == 0 else "")
     return msgspec.json.decode(said, type=Contents) if said else None
@@ -94,13 +98,16 @@ def _of_metadata(resume: Resume, role: str) -> str:
         return ""
 
 
-def _compare(current: Session, resume: Resume, role: str, args: Any, asked: Contents | None, held: Contents) -> None:
+def _problem(current: Session, asked: Contents | None, held: Contents) -> str:
+    """What is asked for in vain on any rank; empty if nothing. Call on every rank."""
     problem = ranks.first_of_all(contents.listed(contents.unanswered(asked or {}, held)))
     without_optimizer = ranks.everywhere(asked is not None and not contents.has_tensors_of_optimizer(asked))
     if not problem and without_optimizer and not current.evaluates and contents.has_tensors_of_optimizer(held):
         problem = "the state of its optimizer was saved, and nobody asks for it: give load_checkpoint the optimizer"
-    if not problem:
-        return
+    return problem
+
+
+def _refuse(current: Session, resume: Resume, role: str, args: Any, problem: str) -> None:
     if _may_lack(args):
         if ranks.rank() == 0:
             logger.warning(

@@ -133,11 +133,11 @@ class Writer:
                 self.diverged = error if isinstance(error, DivergedError) else None
                 reason = self._failed[save.name] = with_path(error, point_path(self.root, save.name))
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, reason)
-                self._unused.extend((*keys_of(save.states), *save.tensors.keys()))
+                self._unused.extend(keys_of(save.states))
             except Exception as error:
                 logger.exception("%s of %s is not committed", save.role, save.name)
                 self._failed[save.name] = repr(error)
-                self._unused.extend((*keys_of(save.states), *save.tensors.keys()))
+                self._unused.extend(keys_of(save.states))
             finally:
                 self._queue.task_done()
 

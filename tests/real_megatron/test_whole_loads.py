@@ -1,6 +1,7 @@
 """A load brings all that was saved, or the start is refused: nothing is missing, of another shape, or left unread."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from megatron_resume.checkpoint.layout import COMMITTED, PointName
 from megatron_resume.checkpoint.torch_metadata import contents_of
 from support.job_on_disk import contents
 from support.pretraining import Pretraining, undisturbed_pretraining
-from support.runs import Run, Server
+from support.runs import Run, Server, assert_identical
 
 MOE = ("--num-experts", "4", "--moe-router-topk", "2", "--moe-token-dispatcher-type", "allgather")
 MOE += ("--disable-bias-linear", "--moe-router-load-balancing-type", "none")
@@ -159,3 +160,12 @@ def test_a_load_that_nobody_saw_is_warned_of(copy_of_interrupted: Run) -> None:
     ended = copy_of_interrupted.tampered("loads.loads_by_a_function_of_its_own")
     assert ended.code == 0, ended.log[-4000:]
     assert "WARNING" in ended.line("policy: nobody saw what was loaded from iteration 2 of attempt 1")
+
+
+def test_what_a_later_save_holds_beyond_the_list_is_found_in_its_metadata(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
+) -> None:
+    run = new_run("dp2")
+    run.killed("commit.end", tamper="saves.lists_less_than_it_saves")
+    run.finish()
+    assert_identical(run, undisturbed("dp2"))

@@ -6,6 +6,8 @@ from megatron.training import get_args
 from rlhf import job
 from rlhf.job import Job
 
+from megatron_resume.adapter import state_dicts
+
 
 def never_saves():
     Job._save_if_due = lambda self, episodes_done: None
@@ -37,6 +39,12 @@ def saves_copies_too():
         save(iteration + 1, *args, non_persistent_ckpt=True, **kwargs)
 
     job.save_checkpoint = save_everywhere
+
+
+def lists_less_than_it_saves():
+    """As if a later save held more than the first one of the attempt, whose list it has."""
+    look = state_dicts.of_sharded
+    state_dicts.of_sharded = lambda state_dict: look(state_dict)._replace(entries=look(state_dict).entries[2:])
 
 
 def rests_before_its_second_save():
