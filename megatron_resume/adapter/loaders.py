@@ -14,6 +14,7 @@ from . import ranks
 
 TAG = "$ranks"  # in the data checkpoint: the states of all data-parallel ranks, in their order
 ALL = "$all_ranks"  # the states of all ranks, null of one that tracks none; `layout` says which ranks can take them
+DATA_RANKS = "data_ranks"  # beside these: the data-parallel rank of each
 
 _OfName = tuple[Any, dict[str, tuple[str, tuple[int, ...], bytes]]]  # a state and its arrays: dtype, shape, bytes
 _Packed = tuple[int, dict[str, bytes]]  # data-parallel rank; each name's packed _OfName
@@ -63,7 +64,7 @@ def merge(parts: Iterable[bytes], layout: dict[str, int]) -> tuple[dict[str, Any
         else:
             each = enumerate(own.get(name) for _, own in of_ranks)
             found = [None if own is None else _stored(name, rank, own, arrays) for rank, own in each]
-            states[name] = {ALL: found, "layout": layout}
+            states[name] = {ALL: found, "layout": layout, DATA_RANKS: [data_rank for data_rank, _ in of_ranks]}
     return states, arrays
 
 
@@ -129,6 +130,26 @@ def _of_this_rank(name: str, states: list[Any], saved: Any, layout: dict[str, in
             f"{name!r} was not tracked on rank {ranks.rank()} when it was saved; track what was tracked"
         )
     return found
+
+
+def of_data_ranks(state: Any, layout: dict[str, int]) -> Any:
+    """The stored state of a loader, with one for each data-parallel rank if the ranks were laid out otherwise.
+
+    Ranks of one data-parallel rank read the same rows. Their loaders differ in the seed of their workers, since
+    Megatron seeds each pipeline stage otherwise.
+    """
+    if not isinstance(state, dict) or ALL not in state or state.get("layout") == layout:
+        return state
+    states, data_ranks = state[ALL], state.get(DATA_RANKS)
+    if not (
+        isinstance(states, list) and isinstance(data_ranks, list) and all(type(rank) is int for rank in data_ranks)
+    ):
+        return state
+    first: dict[int, Any] = {}
+    for rank, own in zip(data_ranks, states, strict=False):
+        if own is not None:
+            first.setdefault(rank, own)
+    return {TAG: [first[rank] for rank in sorted(first)]}
 
 
 def reshards(name: str, obj: Any, state: Any, data_ranks: int, *, mid_episode: bool) -> bool:

@@ -128,6 +128,8 @@ class Tracked(msgspec.Struct):
             )
         state, obj = states[name], self.objects[name]
         if name in self.per_rank:
+            if loaders.is_loader(obj):
+                state = loaders.of_data_ranks(state, rng.layout())
             if loaders.reshards(name, obj, state, ranks.data_parallel()[1], mid_episode=mid_episode):
                 obj.batch_sampler.load_state_dict({"consumed_samples": consumed_samples})
                 return f"the loader was of {len(state[loaders.TAG])} ranks: its EpisodeSampler goes on without it"

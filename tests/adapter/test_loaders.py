@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from megatron_resume.adapter import loaders, ranks
@@ -106,6 +107,30 @@ def test_over_an_episode_sampler_any_number_of_ranks_goes_on(num_ranks: int, wor
         drawn += [row for batch in itertools.islice(made, 6) for row in batch]
     order = EpisodeSampler(1_000, samples_per_episode=14).take(len(drawn)).tolist()
     assert sorted(drawn) == sorted(order)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_loaders_that_differ_by_pipeline_stage_alone_go_on_in_another_layout(num_ranks: int, as_rank: Any) -> None:
+    """Megatron seeds each stage otherwise, and a loader takes the seed of its workers from there."""
+    parts, drawn = [], []
+    for stage, rank in itertools.product(range(2), range(2)):
+        torch.manual_seed(stage)
+        as_rank(rank, 2)
+        made, tracked = over_a_sampler(rank, 2, 1), Tracked()
+        tracked.add("loader", made)
+        rows = [row for batch in itertools.islice(made, 5) for row in batch]
+        drawn += rows if stage == 0 else []
+        parts.append(tracked.capture_of_rank().pack())
+    states, _ = loaders.merge(parts, {"ranks": 4, "pipeline": 2})
+    assert loaders.ALL in states["loader"]
+    consumed = len(drawn)
+    for rank in range(num_ranks):
+        as_rank(rank, num_ranks)
+        made, tracked = over_a_sampler(rank, num_ranks, 1), Tracked()
+        tracked.add("loader", made)
+        tracked.load("loader", states, {}, "the point", consumed_samples=consumed)
+        drawn += [row for batch in itertools.islice(made, 6) for row in batch]
+    assert sorted(drawn) == sorted(EpisodeSampler(1_000, samples_per_episode=14).take(len(drawn)).tolist())
 
 
 def test_in_mid_episode_a_loader_of_other_ranks_is_refused(as_rank: Any) -> None:
