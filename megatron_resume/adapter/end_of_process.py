@@ -38,7 +38,9 @@ class EndOfProcess:
 
     def _is_well(self) -> bool:
         """Whether no error and no exit code ends this process, as far as Python tells."""
-        return not self._status and sys.exc_info()[0] is None and not marks.has_failed()
+        error = sys.exc_info()[1]  # sys.exit(0) is on its way where `finally` destroys the group
+        leaves = error is None or (isinstance(error, SystemExit) and error.code in (None, 0))
+        return leaves and not self._status and not marks.has_failed()
 
     def forget(self) -> None:
         """For `uninstall`."""

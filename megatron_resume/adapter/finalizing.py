@@ -12,6 +12,7 @@ import torch.distributed as dist
 from ..errors import DivergedError, ResumeError, UncommittedError
 from ..watch import marks
 from . import helper_processes, life, ranks, session
+from .at_end import at_end_of_helper
 from .end_of_process import EndOfProcess
 from .handed_in import HandedIn
 from .writer import FinishedSave
@@ -58,6 +59,7 @@ class Finalizing:
         """Whatever is not finished before is, if possible, at the end of the process."""
         if self._end is None:
             self._end = EndOfProcess(self._finish_the_last, self._leave, self._give_up)
+            at_end_of_helper(self.end_if_unfinished)
 
     def called(self) -> None:
         """Note that Megatron was asked."""
