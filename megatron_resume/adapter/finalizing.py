@@ -82,12 +82,14 @@ class Finalizing:
             self.ask(blocking=False)
 
     def before_save(self, role: str, limit: int) -> None:
-        """Wait for earlier saves of `role`, unless the loop asked for them. Call on every rank.
+        """Wait for earlier saves of `role`, unless the loop asked for them and they are few. Call on every rank.
 
         Raises:
             UncommittedError: None of the last `limit` was ever finished.
         """
-        if any(save.role == role and save.calls == self.calls for save in self.in_flight):
+        earlier = [save for save in self.in_flight if save.role == role]
+        # A storage that is slower than the steps makes the job wait, and does not end it.
+        if len(earlier) >= limit or any(save.calls == self.calls for save in earlier):
             self.ask(blocking=True)
         unfinished = [save.iteration for save in self.in_flight if save.role == role]
         if len(unfinished) >= limit:

@@ -66,6 +66,16 @@ def test_saves_that_megatron_never_finishes_count_as_uncommitted(new_run: Callab
 
 
 @pytest.mark.slow
+def test_where_the_storage_is_slower_than_the_steps_a_save_waits_and_the_job_goes_on(
+    new_run: Callable[..., Run],
+) -> None:
+    run = new_run("dp2", *ASYNC, "--max-uncommitted-saves", "1")
+    ended = run.tampered("finalizing.finishes_only_when_waited_for")
+    assert ended.code == 0, ended.log[-4000:]
+    assert sorted(committed(run)) == COMMITTED
+
+
+@pytest.mark.slow
 def test_a_script_that_fails_keeps_its_own_exit_code(new_run: Callable[..., Run]) -> None:
     ended = new_run("dp2", *ASYNC).tampered("finalizing.finishes_nothing_and_fails")
     assert ended.code == 7, ended.log[-4000:]

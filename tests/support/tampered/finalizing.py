@@ -26,6 +26,16 @@ def finishes_nothing():
     async_utils.AsyncCallsQueue.maybe_finalize_async_calls = lambda self, *args, **kwargs: []
 
 
+def finishes_only_when_waited_for():
+    """As where the storage is slower than the train steps."""
+    finalize = async_utils.AsyncCallsQueue.maybe_finalize_async_calls
+
+    def finalize_if_waited_for(self, blocking=False, *args, **kwargs):
+        return finalize(self, blocking, *args, **kwargs) if blocking else []
+
+    async_utils.AsyncCallsQueue.maybe_finalize_async_calls = finalize_if_waited_for
+
+
 def finishes_nothing_and_fails():
     finishes_nothing()
     _at_its_end(lambda: sys.exit(7))
