@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from ..checkpoint.folder import ResumePoint
-from ..errors import ConfigError
+from ..errors import ConfigError, MismatchError
 from ..watch import marks
 from ..watch.marks import mark_progress, phase
 from . import adoption, progress_lines, ranks, stopping
@@ -104,10 +104,21 @@ def track(name: str, obj: Any, *, experience: bool = False, per_rank: bool = Fal
     with truthful_end():
         session.tracked.add(name, obj, experience=experience, per_rank=per_rank, own_position=own_position)
         adoption.check_position(session)
-        if session.resumes:
+        if session.resumes and session.evaluates:
+            _restore_for_evaluation(session, session.resumes.point, name)
+        elif session.resumes:
             _restore(session, session.resumes.point, name)
         elif session.consumed_samples and not session.steps:  # said before, of models that are adopted
             session.tracked.move_to(session.consumed_samples)
+
+
+def _restore_for_evaluation(session: Session, point: ResumePoint, name: str) -> None:
+    """As far as the state fits: it may be evaluated on fewer ranks, and with other data."""
+    try:
+        _restore(session, point, name)
+    except MismatchError as error:
+        if ranks.rank() == 0:
+            logger.warning("%r begins as the script made it, since nothing is trained here: %s", name, error)
 
 
 def _restore(session: Session, point: ResumePoint, name: str) -> None:
