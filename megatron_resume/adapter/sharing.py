@@ -24,10 +24,22 @@ class Captured(msgspec.Struct, frozen=True):
         contents = _Contents(self.arrays)
         return {
             name: hashlib.blake2b(
-                msgspec.json.encode(codec.renamed(state, contents), order="sorted"), digest_size=16
+                msgspec.json.encode(_in_one_order(codec.renamed(state, contents)), order="sorted"), digest_size=16
             ).digest()
             for name, state in self.states.items()
         }
+
+
+def _in_one_order(state: Any) -> Any:
+    """`state` as `codec.pack` made it, with what it made of dicts whose keys are not plain strings sorted, too."""
+    if isinstance(state, list):
+        return [_in_one_order(item) for item in state]
+    if not isinstance(state, dict):
+        return state
+    ordered = {key: _in_one_order(item) for key, item in state.items()}
+    if "$items" in ordered:
+        ordered["$items"].sort(key=lambda pair: msgspec.json.encode(pair[0], order="sorted"))
+    return ordered
 
 
 class _Contents(dict[str, str]):

@@ -36,11 +36,12 @@ def captured(**states: Any) -> sharing.Captured:
     "mine, other",
     [
         ({"b": 1, "a": 2}, {"a": 2, "b": 1}),
+        ({7: np.ones(1), 3: [2]}, {3: [2], 7: np.ones(1)}),
         ({"mean": math.nan}, {"mean": math.nan}),
         ({"mean": torch.ones(2, dtype=torch.bfloat16)}, {"mean": torch.ones(2, dtype=torch.bfloat16)}),
         ((1, b"x", np.zeros((0, 3))), (1, b"x", np.zeros((0, 3)))),
     ],
-    ids=["order of keys", "NaN", "bfloat16", "an empty array"],
+    ids=["order of keys", "order of numbers", "NaN", "bfloat16", "an empty array"],
 )
 def test_equal_states_are_shared(mine: Any, other: Any) -> None:
     sharing.check(captured(kl=mine), {1: captured(kl=other).digests()})
