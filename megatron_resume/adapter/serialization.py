@@ -3,7 +3,6 @@
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FunctionType
 from typing import Any
 
 from ..hooks import AnyFunction, Hook, swap
@@ -15,7 +14,8 @@ MODULE = "megatron.core.dist_checkpointing.serialization"
 def before(function: str, act: Callable[[Any, Any], None]) -> Iterator[None]:
     """Let `act` see state dict and folder of each call of `function` inside the `with` block.
 
-    Not a hook for good: only here it is known which save or load of ours Megatron is in.
+    Not a hook for good: only here it is known which save or load of ours Megatron is in. What a script has put in the
+    place of `function`, such as one that takes its time, is left alone, and `act` sees nothing.
 
     Raises:
         UnsupportedMegatron: `function` is not as in any known version.
@@ -28,15 +28,11 @@ def before(function: str, act: Callable[[Any, Any], None]) -> Iterator[None]:
 
         return acts_first
 
-    undo = swap(_found(function), wrap)
+    hook = Hook(MODULE, function, ("sharded_state_dict", "checkpoint_dir"), wrap, may_be_replaced=True)
+    found = hook.find(importlib.import_module(MODULE))
+    undo = swap(found, wrap) if found is not None else None
     try:
         yield
     finally:
-        undo()
-
-
-def _found(function: str) -> FunctionType:
-    hook = Hook(MODULE, function, ("sharded_state_dict", "checkpoint_dir"), lambda original: original)
-    found = hook.find(importlib.import_module(MODULE))
-    assert found is not None  # it is not optional
-    return found
+        if undo is not None:
+            undo()
