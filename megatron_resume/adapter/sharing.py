@@ -83,6 +83,6 @@ def _problem(name: str, ranks: list[int], *, tracked: bool) -> str:
         )
     return (
         f"{name!r} is tracked as one state for all ranks, and that of {which} differs from that of rank 0, which every "
-        f"rank would get after a resume. Keep each rank's own with track({name!r}, ..., per_rank=True), or make them "
-        "equal before the save"
+        f"rank would get after a resume. Keep each rank's own with track({name!r}, ..., per_rank=True), make them "
+        f"equal before the save, or, if rank 0 alone needs it, track({name!r}, None) on the others"
     )
