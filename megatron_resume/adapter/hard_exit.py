@@ -31,10 +31,10 @@ def wrap_shutdown(original: AnyFunction) -> AnyFunction:
 @contextmanager
 def _exits_as_python() -> Iterator[None]:
     """Meanwhile os._exit, on the main thread, does first what Python does at its end for us. Call on every rank."""
-    exit_now = os._exit
+    exit_now, pid = os._exit, os.getpid()
 
     def leave(status: int) -> NoReturn:
-        if threading.current_thread() is threading.main_thread():
+        if os.getpid() == pid and threading.current_thread() is threading.main_thread():
             os._exit = exit_now
             status = _end(status)
         exit_now(status)
