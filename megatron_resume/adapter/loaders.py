@@ -59,13 +59,20 @@ def merge(parts: Iterable[bytes], layout: dict[str, int]) -> tuple[dict[str, Any
         if missing:
             raise DamagedError(f"data-parallel rank {missing[0]} tracks no {name!r}; call track there, too")
         if all(len(found) == 1 for found in distinct.values()):
-            one_each = zip(data_ranks, (found.pop() for found in distinct.values()), strict=True)
-            states[name] = {TAG: [_stored(name, rank, own, arrays) for rank, own in one_each]}
+            states[name] = {TAG: _all_stored(name, [found.pop() for found in distinct.values()], arrays)}
         else:
-            each = enumerate(own.get(name) for _, own in of_ranks)
-            found = [None if own is None else _stored(name, rank, own, arrays) for rank, own in each]
+            found = _all_stored(name, [own.get(name) for _, own in of_ranks], arrays)
             states[name] = {ALL: found, "layout": layout, DATA_RANKS: [data_rank for data_rank, _ in of_ranks]}
     return states, arrays
+
+
+def _all_stored(name: str, each: list[bytes | None], arrays: Arrays) -> list[Any]:
+    """The state in each place; arrays of equal ones are kept once, as of an average of a shard that many ranks have."""
+    stored: dict[bytes, Any] = {}
+    for place, packed in enumerate(each):
+        if packed is not None and packed not in stored:
+            stored[packed] = _stored(name, place, packed, arrays)
+    return [None if packed is None else stored[packed] for packed in each]
 
 
 def _stored(name: str, place: int, packed: bytes, arrays: Arrays) -> Any:

@@ -179,6 +179,15 @@ def test_ranks_of_one_data_rank_that_differ_keep_their_own_state_and_arrays(
         loaders.state_of("own", {loaders.ALL: [1], "layout": of(2)}, 0, 1, of(2))
 
 
+def test_arrays_of_equal_states_are_kept_once() -> None:
+    """As of an average of the weights under tensor parallel: all data-parallel ranks have that of their shard."""
+    own = {"sum": {"$array": "tracked/own/sum"}}
+    parts = [captured(place // 2, own, **{"tracked/own/sum": np.array([place % 2])}) for place in range(8)]
+    states, arrays = loaders.merge(parts, of(8))
+    named = [arrays[state["sum"]["$array"]].tolist() for state in states["own"][loaders.ALL]]
+    assert (named, len(arrays)) == ([[0], [1]] * 4, 2)
+
+
 def test_a_rank_that_did_not_track_its_loader_leaves_no_point() -> None:
     with pytest.raises(DamagedError, match="data-parallel rank 1 tracks no 'own'"):
         loaders.merge([captured(0, 5), captured(1)], of(2))
