@@ -281,7 +281,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         lineage.claim(current)
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
-    problem = problem or optimizer_state.problem(called_with.get("optimizer"), formats.format_of(args))
+    unstepped = optimizer_state.problem(called_with.get("optimizer"), formats.format_of(args))
     states = _gather_states(current, role, iteration)
     save = Save(role, iteration, completes=_completes(current, role, iteration, _saves.tried))
     save.calls = _saves.finalizing.calls
@@ -292,7 +292,10 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     if _in_mid_episode_without_experience(current, role, iteration):  # as this rank sees it, others may not
         _unused(states)
     else:
-        save.finished = _capture(current, save, args, called_with.get("opt_param_scheduler"), states, problem)
+        scheduler = called_with.get("opt_param_scheduler")
+        save.finished = _capture(current, save, args, scheduler, states, problem or unstepped)
+        if save.finished is not None and unstepped and not problem:
+            save.finished = msgspec.structs.replace(save.finished, loses_work=False)
         _saves.known.add((role, iteration))
     _saves.begun = save
     rl_collection.warn_of_lost_steps(role, iteration, args)

@@ -64,7 +64,7 @@ def wrap_train_step(original: AnyFunction) -> AnyFunction:
         current.is_in_train_step = False
         current.steps[role] = current.steps.get(role, 0) + 1
         current.trained += 1
-        current.iteration += role == decision.roles_here(current.config)[0]
+        current.iteration += role in decision.roles_here(current.config)[:1]
         _has_trained(current)
         progress_lines.tell(current)
         saving.after_train_step()

@@ -52,6 +52,7 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     proofs: Proofs = {}  # to go into `data`
     tensors: HandedIn = msgspec.field(default_factory=HandedIn)  # of all ranks, to go into the receipt
     problem: str | None = None  # why it cannot be committed, where that is known already
+    loses_work: bool = True  # False: no train step of it has changed anything yet
 
 
 class Writer:
@@ -131,7 +132,9 @@ class Writer:
                 self._write(save, since)
             except (OSError, DamagedError, ConfigError) as error:
                 self.diverged = error if isinstance(error, DivergedError) else None
-                reason = self._failed[save.name] = with_path(error, point_path(self.root, save.name))
+                reason = with_path(error, point_path(self.root, save.name))
+                if save.loses_work:
+                    self._failed[save.name] = reason
                 logger.warning("%s of %s is not committed: %s; the next save tries again", save.role, save.name, reason)
                 self._unused.extend(keys_of(save.states))
             except Exception as error:

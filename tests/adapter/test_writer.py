@@ -319,3 +319,14 @@ def test_a_model_without_a_file_is_not_committed(job: JobOnDisk, caplog: pytest.
     made.wait()
     assert job.folder().committed == [PointName(2, 1)]
     assert f"no file is in {job.model('policy', 4)}, so nothing could be loaded from it; the next save" in caplog.text
+
+
+def test_saves_before_the_first_step_of_an_optimizer_lose_nothing_and_end_no_job(job: JobOnDisk) -> None:
+    made = writer(job)
+    problem = "the optimizer has made no step yet"
+    for iteration in (2, 4, 6):
+        for save in [finished(job, role, PointName(iteration, 1)) for role in job.roles]:
+            made.enqueue(msgspec.structs.replace(save, problem=problem, loses_work=False))
+    made.wait()
+    made.check(limit=1)
+    assert job.folder().committed == []
