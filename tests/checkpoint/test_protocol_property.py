@@ -611,7 +611,9 @@ def folder_without_digits() -> Path:
     """A new folder. Its name stands in records, where a digit of it would be one that a rule may change."""
     base = Path(IN_MEMORY or tempfile.gettempdir())
     while True:
-        path = base / f"protocol_{''.join(random.choices(ascii_lowercase, k=12))}"
+        path = (
+            base / f"protocol_{''.join(random.SystemRandom().choices(ascii_lowercase, k=12))}"
+        )  # Hypothesis seeds random
         with suppress(FileExistsError):
             path.mkdir(mode=0o700)
             return path
