@@ -1,5 +1,6 @@
 """Training that begins again in a process that trained before: only a new process can resume."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ def test_pretraining_that_is_called_again_after_a_fault_ends_its_process_and_the
     code, log = run.start(FAULT_AT="5")
     assert (code, "pretrain() is called again" in log) == (203, True), log[-4000:]
     assert "Megatron is initialized again in a process whose attempt 1 has begun" in log
-    assert "attempt 2 resumes from iteration 3 of attempt 1" in run.finish()
+    began = "attempt 2 resumes from iteration 3 of attempt 1"
+    if flags:  # the fault may come before the asynchronous save of iteration 3 is finished
+        began = f"({began}|attempt 2 starts fresh)"
+    assert re.search(began, run.finish())
     assert run.effective() == undisturbed_pretraining(server, shared_folder).effective()
 
 
