@@ -277,7 +277,7 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
     _check_counted(current, args, iteration)
     current.hold(role, args)
     _check_all_begun(current, role, iteration)
-    if current.saves == 1:
+    if not _saves.known:  # before the first save that is one
         lineage.claim(current)
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
