@@ -72,7 +72,7 @@ class Lane:
 
     def __init__(self, connection: socket.socket, log: Path):
         self._connection, self._log = connection, log
-        self._lines = connection.makefile("rb")
+        self._received = b""
         self.pid: int = self.read()["lane"]  # the process whose children lead the jobs, each in a session of its own
 
     def ask(self, request: Mapping[str, Any], descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -84,18 +84,20 @@ class Lane:
         return self.read()
 
     def read(self) -> dict[str, Any]:
-        line = self._lines.readline()
-        assert line, f"the job server ended:\n{self._log.read_text(errors='replace')[-3000:]}"
+        while b"\n" not in self._received:
+            part = self._connection.recv(1 << 16)
+            assert part, f"the job server ended:\n{self._log.read_text(errors='replace')[-3000:]}"
+            self._received += part
+        line, _, self._received = self._received.partition(b"\n")
         record: dict[str, Any] = json.loads(line)
         assert "error" not in record, record
         return record
 
     def has_answered(self, within_s: float) -> bool:
         """Whether there is something to read before that time is over."""
-        return bool(select.select([self._connection], [], [], within_s)[0])
+        return b"\n" in self._received or bool(select.select([self._connection], [], [], within_s)[0])
 
     def close(self) -> None:
-        self._lines.close()
         self._connection.close()
 
 

@@ -8,6 +8,8 @@ import uuid
 from pathlib import Path
 
 from megatron_resume.policy import VARIABLE
+from megatron_resume.processes import command
+from megatron_resume.watch import kernel
 from megatron_resume.watch.endings import VARIABLE as ENDINGS
 from megatron_resume.watch.endings import RankEnding, read_endings
 from megatron_resume.watch.watched import is_watchdog
@@ -34,6 +36,11 @@ def _ignores_sigterm(pid: int) -> bool:
     """The first thing that a watchdog does."""
     ignored = Path(f"/proc/{pid}/status").read_text().partition("\nSigIgn:")[2].split()[0]
     return bool(int(ignored, 16) >> (signal.SIGTERM - 1) & 1)
+
+
+def _may_be_a_watchdog(pid: int) -> bool:
+    """Also a moment after exec, when a process has no command line yet."""
+    return is_watchdog(pid) or (not any(command(pid)) and kernel.state(pid) not in ("ended", "gone"))
 
 
 class Rank:
@@ -82,7 +89,7 @@ class Rank:
         """Its exit code, which nobody collects before its watchdog has recorded it."""
         os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOWAIT)
         watchdog = self.watchdog()
-        until(lambda: watchdog is None or not is_watchdog(watchdog))
+        until(lambda: watchdog is None or not _may_be_a_watchdog(watchdog))
         return self.process.wait()
 
     @property

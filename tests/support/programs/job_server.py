@@ -301,8 +301,11 @@ def _let_watchdogs_write(ranks: list[int]) -> None:
 
 
 def _watches(pid: str, ranks: list[int]) -> bool:
+    """Also where it may do so: a moment after exec a process has a program, but no command line yet."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        if not words:
+            return bool(os.readlink(f"/proc/{pid}/exe"))
     except OSError:
         return False
     return "megatron_resume.watch.watchdog" in words and any(f'"pid":{rank},' in words for rank in ranks)
