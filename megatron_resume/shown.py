@@ -2,10 +2,19 @@
 
 import logging
 
+FEW = 32  # different characters, each of which is looked for in the whole text
+
 
 def shown(text: str) -> str:
     """`text` without characters that move a cursor, change colours or turn the direction of writing; lines stay."""
-    return text if text.isprintable() else "".join(map(_shown, text))
+    if text.isprintable():
+        return text
+    unprintable = [character for character in set(text) if not character.isprintable() and character != "\n"]
+    if len(unprintable) > FEW:
+        return "".join(map(_shown, text))
+    for character in unprintable:
+        text = text.replace(character, _shown(character))
+    return text
 
 
 def shown_in_line(text: str) -> str:
