@@ -35,9 +35,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest come first, so that no worker is left alone with one at the end."""
+    """The longest come first, so that no worker is left alone with one at the end; then what needs torch, together."""
     order = {"test_fault_tolerance.py": 0, "test_minimal.py": 1, "test_parent.py": 2}
-    items.sort(key=lambda item: order.get(item.path.name, 3 if item.path.parent.name == "real_megatron" else 4))
+
+    def place(item: pytest.Item) -> int:
+        others = 3 if item.path.parent.name == "real_megatron" else 4 if item.get_closest_marker("torch") else 5
+        return order.get(item.path.name, others)
+
+    items.sort(key=place)
     for item in items:
         if item.path.parent.name in WITH_MEGATRON or "pool" in getattr(item, "fixturenames", ()):
             item.add_marker("megatron")

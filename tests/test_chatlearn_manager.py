@@ -12,8 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from megatron_resume import chatlearn
-from megatron_resume.adapter import session
 from megatron_resume.checkpoint import commit
 from megatron_resume.checkpoint.chatlearn import import_chatlearn
 from megatron_resume.checkpoint.events import Committed, events_path, read_events
@@ -25,20 +23,31 @@ from megatron_resume.resume.choose import Fresh, Resume
 from support.chatlearn_files import ChatLearnJob
 from support.job_on_disk import JobOnDisk, contents
 
+pytestmark = pytest.mark.torch
+
 DOUBLE = Path(__file__).with_name("chatlearn_double")
 SAMPLES = 16
 PROMPTS = [f"prompt {row}" for row in range(100)]
 
 
 @pytest.fixture(autouse=True)
-def double(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def chatlearn(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Our module, installed on the double."""
+    from megatron_resume import chatlearn
+
     monkeypatch.syspath_prepend(str(DOUBLE))
     monkeypatch.setenv("MEGATRON_RESUME_LAUNCH_ID", "launch")
     chatlearn.install()
-    yield
+    yield chatlearn
     chatlearn.uninstall()
     for name in [name for name in sys.modules if name.partition(".")[0] == "chatlearn"]:
         del sys.modules[name]
+
+
+def start_name() -> str:
+    from megatron_resume.chatlearn import start_name
+
+    return start_name()
 
 
 class Engine:
@@ -76,7 +85,7 @@ class Engine:
     def begin_attempt(self, parent: PointName | None, start: str | None = None) -> None:
         self.attempt = self.job.attempt(parent)
         for role in self.job.roles:
-            lease = Lease(holder=self.job.launch(), start=start or chatlearn.start_name())
+            lease = Lease(holder=self.job.launch(), start=start or start_name())
             claim(self.job.root, self.attempt, role, lease)
 
     def run(self, iterations: int, dies_after: str = "") -> "Engine":
@@ -303,6 +312,8 @@ def test_data_and_models_that_chose_different_points_do_not_go_on_together(job: 
 def test_an_inference_copy_begins_nothing_whatever_the_environment_says(
     job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from megatron_resume.adapter import session  # and torch
+
     monkeypatch.setenv("MEGATRON_RESUME_DATA_CHECKPOINT_PATH", str(job.root))
     monkeypatch.setenv("MEGATRON_RESUME_TRAINED_ROLES", "policy")
     assert session.begin(SimpleNamespace(save="/s", load="/l")) is None, "Megatron's arguments begin nothing here"
@@ -354,7 +365,7 @@ def test_processes_that_cannot_know_each_other_are_refused(job: JobOnDisk, monke
         Engine(job).set_up()
     runtime = SimpleNamespace(get_runtime_context=lambda: SimpleNamespace(get_job_id=lambda: "01000000"))
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: True, **vars(runtime)))
-    assert chatlearn.start_name() == "chatlearn::01000000"
+    assert start_name() == "chatlearn::01000000"
     Engine(job).set_up()
 
 
@@ -374,7 +385,7 @@ def test_keys_of_ours_may_stand_in_its_configuration_and_a_wrong_one_is_named_as
         Engine(job, max_data_ckpt_nums=0).set_up()
 
 
-def test_a_chatlearn_without_these_calls_is_refused_by_name() -> None:
+def test_a_chatlearn_without_these_calls_is_refused_by_name(chatlearn: ModuleType) -> None:
     chatlearn.uninstall()
     from chatlearn.checkpoint import checkpoint_manager
 

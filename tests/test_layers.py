@@ -1,6 +1,7 @@
 """Imports point down (design, layout), torch and Megatron stay where they belong, and nothing is circular."""
 
 import ast
+import functools
 import graphlib
 import subprocess
 import sys
@@ -53,15 +54,13 @@ def part_of(module: str) -> str:
     return module.split(".")[1] if "." in module else "__init__"
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = [PACKAGE, *path.relative_to(ROOT).with_suffix("").parts]
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found
-
-
-MODULES = modules()
 
 
 def imports(module: str, text: str) -> Iterator[Import]:
@@ -93,17 +92,22 @@ def targets(module: str, node: ast.Import | ast.ImportFrom) -> Iterator[str]:
         return
     base = node.module or ""
     if node.level:
-        is_package = MODULES.get(module, ROOT).name == "__init__.py"
+        is_package = modules().get(module, ROOT).name == "__init__.py"
         parents = module.split(".")
         parents = parents[: len(parents) - node.level + is_package]
         base = ".".join([*parents, *([base] if base else [])])
     for alias in node.names:
         name = f"{base}.{alias.name}"
-        yield name if name in MODULES else base
+        yield name if name in modules() else base
 
 
-ALL = [found for module, path in MODULES.items() for found in imports(module, path.read_text())]
-OURS = [found for found in ALL if found.target.split(".")[0] == PACKAGE]
+@functools.cache
+def all_imports() -> list[Import]:
+    return [found for module, path in modules().items() for found in imports(module, path.read_text())]
+
+
+def our_imports() -> list[Import]:
+    return [found for found in all_imports() if found.target.split(".")[0] == PACKAGE]
 
 
 def points_down(found: Import) -> bool:
@@ -112,23 +116,23 @@ def points_down(found: Import) -> bool:
 
 
 def test_every_file_and_folder_has_a_layer() -> None:
-    assert {part_of(module) for module in MODULES} <= set(LAYER_OF)
+    assert {part_of(module) for module in modules()} <= set(LAYER_OF)
 
 
 def test_imports_point_down() -> None:
-    assert [str(found) for found in OURS if not points_down(found)] == []
+    assert [str(found) for found in our_imports() if not points_down(found)] == []
 
 
 def test_no_import_is_circular() -> None:
-    graph: dict[str, set[str]] = {module: set() for module in MODULES}
-    for found in OURS:
+    graph: dict[str, set[str]] = {module: set() for module in modules()}
+    for found in our_imports():
         if found.when == "import" and found.target != found.module:
             graph[found.module].add(found.target)
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError and names the cycle
 
 
 def test_our_own_modules_are_imported_at_the_top_of_a_file() -> None:
-    late = [found for found in OURS if found.when == "call" and part_of(found.module) not in LAZY]
+    late = [found for found in our_imports() if found.when == "call" and part_of(found.module) not in LAZY]
     assert [str(found) for found in late] == []
 
 
@@ -136,7 +140,7 @@ def test_our_own_modules_are_imported_at_the_top_of_a_file() -> None:
 def test_heavy_libraries_are_imported_in_their_home_only(library: str) -> None:
     strangers = [
         str(found)
-        for found in ALL
+        for found in all_imports()
         if found.target.split(".")[0] == library and part_of(found.module) not in HOMES[library]
     ]
     assert strangers == []
@@ -144,7 +148,7 @@ def test_heavy_libraries_are_imported_in_their_home_only(library: str) -> None:
 
 def test_the_package_never_imports_examples_tests_or_benchmarks() -> None:
     outside = ("examples", "tests", "benchmarks", "tools")
-    assert [str(found) for found in ALL if found.target.split(".")[0] in outside] == []
+    assert [str(found) for found in all_imports() if found.target.split(".")[0] in outside] == []
 
 
 def test_importing_the_package_imports_neither_torch_nor_megatron() -> None:

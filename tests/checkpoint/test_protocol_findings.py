@@ -1,21 +1,40 @@
 """What the protocol machine found, each as short as it can be told."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.roles import TRAINED
-from support.protocol_machine import Process, World, told
+
+if TYPE_CHECKING:
+    from support.protocol_machine import Process, World
+
+pytestmark = pytest.mark.torch
+
+
+def world_of(job: Path) -> World:
+    from support.protocol_machine import World
+
+    return World(job)
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with World(tmp_path / "job") as world:
+    with world_of(tmp_path / "job") as world:
         yield world
+
+
+def point_of(process: Process) -> PointName | str:
+    from support.protocol_machine import told
+
+    return told(process.session.outcome)
 
 
 def begin(world: World, job: str, request: Request | None = None, *, restart: int = 0, role: str = "") -> Process:
@@ -52,7 +71,7 @@ def test_a_job_that_joined_moves_back_once_too(world: World) -> None:
     assert world.points()[-1] == PointName(3, 2)
     world.kill(jobs[1])
     again = begin(world, "back value", Request(iteration=1), restart=1, role="value")
-    assert told(again.session.outcome) == PointName(3, 2)
+    assert point_of(again) == PointName(3, 2)
 
 
 def test_a_role_that_joins_an_abandoned_line_gets_its_model_back(world: World) -> None:
@@ -65,13 +84,13 @@ def test_a_role_that_joins_an_abandoned_line_gets_its_model_back(world: World) -
         world.kill(job)
     old = Request(attempt=1)
     policy, value = (begin(world, f"old {role}", old, role=role) for role in TRAINED)
-    assert told(policy.session.outcome) == PointName(2, 1)
+    assert point_of(policy) == PointName(2, 1)
     assert (policy.code, value.code) == (None, None)
 
 
 def test_a_fresh_start_that_died_anywhere_leaves_no_tracker_to_nowhere(tmp_path: Path) -> None:
     for steps in itertools.count():
-        with World(tmp_path / f"{steps}") as world:
+        with world_of(tmp_path / f"{steps}") as world:
             first = begin(world, "first")
             world.train(first)
             world.save(first, "policy", asynchronous=False)

@@ -5,15 +5,18 @@ import pickle
 from pathlib import Path
 
 import pytest
-import torch
-import torch.distributed.checkpoint as dcp
 
 from megatron_resume.checkpoint.torch_metadata import FILE, contents_of
 from megatron_resume.errors import DamagedError
 
+pytestmark = pytest.mark.torch
+
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
+    import torch
+    import torch.distributed.checkpoint as dcp
+
     state = {"weight": torch.zeros(4, 2, dtype=torch.bfloat16), "optimizer.state.exp_avg.weight": torch.zeros(4, 2)}
     dcp.save({**state, "note": "plain"}, checkpoint_id=tmp_path)
     return tmp_path
@@ -43,6 +46,8 @@ def test_nothing_runs_in_any_version_of_the_format(tmp_path: Path, protocol: int
 
 
 def test_not_even_a_function_of_torch(tmp_path: Path) -> None:
+    import torch
+
     class Saves:
         def __reduce__(self) -> object:
             return torch.save, ({}, str(tmp_path / "ran"))

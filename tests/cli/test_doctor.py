@@ -119,6 +119,7 @@ def test_another_project_of_that_name_is_none(tmp_path: Path) -> None:
     assert look([str(tmp_path / "train.py")]).chatlearn == "unknown"
 
 
+@pytest.mark.torch
 def test_every_call_that_the_chatlearn_of_the_tests_has_is_found() -> None:
     """On which the hooks are installed in other tests."""
     from megatron_resume.chatlearn import hook_set

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from megatron_resume.adapter import start
 from megatron_resume.checkpoint.attempts import attempt_numbers
 from megatron_resume.checkpoint.launch_key import boot, started
 from megatron_resume.checkpoint.layout import PointName
@@ -24,6 +23,8 @@ from megatron_resume.resume.choose import Fresh, Resume
 from megatron_resume.resume.overrides import overrides_for
 from megatron_resume.roles import TRAINED
 from support.job_on_disk import JobOnDisk, contents
+
+pytestmark = pytest.mark.torch
 
 V1 = Path(__file__).parents[1] / "formats" / "v1"
 REQUESTS: list[dict[str, Any]] = [
@@ -39,6 +40,8 @@ REQUESTS: list[dict[str, Any]] = [
 
 def really_start(root: Path, asked: Mapping[str, Any]) -> Fresh | Resume | ResumeError:
     """What rank 0 of a job does, up to the begin of its attempt."""
+    from megatron_resume.adapter import start
+
     config = ResumeConfig(data_checkpoint_path=str(root), **asked)
     watch = start.watch(root, config)
     try:
@@ -182,6 +185,8 @@ def test_a_holder_that_is_dead_changes_nothing(rolled_back: JobOnDisk) -> None:
 
 
 def test_with_a_job_per_role_the_other_one_is_joined(job: JobOnDisk) -> None:
+    from megatron_resume.adapter import start
+
     config = ResumeConfig(data_checkpoint_path=str(job.root), resume_role="policy", trained_roles=TRAINED)
     start.begin_or_join(job.root, config, start.watch(job.root, config))
     report = examine(job.root, asked={}, role="value")

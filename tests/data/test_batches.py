@@ -138,6 +138,7 @@ def test_a_state_that_is_no_position_is_refused(state: object) -> None:
         batches.load_state_dict(state)
 
 
+@pytest.mark.torch
 def test_a_torch_dataloader_takes_the_batches_also_with_workers() -> None:
     data = pytest.importorskip("torch.utils.data")
     sampler = EpisodeSampler(40, samples_per_episode=10)

@@ -1,5 +1,6 @@
 """No bytes in a file that a start or `status` reads end in a traceback, a hang or a way out of the folders."""
 
+import functools
 import os
 import re
 
@@ -9,12 +10,15 @@ from hypothesis import strategies as st
 
 from support.fuzz_targets import TARGETS, seeds
 
-SEEDS = seeds()
+pytestmark = pytest.mark.torch
+
 TOKENS = [
     *(b'"$array"', b'"$tensor"', b"null", b"[]", b"{}", b'"\\u202e"', b'"../../x"', b"-1", b"1e999", b'"\\u001b":1,'),
     *(b"\x80\x04", b"h\x07", b"(", b"l", b"d", b"a", b"N", b"c", b"R"),  # of pickles
 ]
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "120"))
+
+every_seed = functools.cache(seeds)
 
 
 @st.composite
@@ -32,7 +36,7 @@ def mutated(draw: st.DrawFn, whole: list[bytes]) -> bytes:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_seeds_are_taken(target: str) -> None:
-    for seed in SEEDS[target]:
+    for seed in every_seed()[target]:
         TARGETS[target](seed)
 
 
@@ -40,4 +44,4 @@ def test_the_seeds_are_taken(target: str) -> None:
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_no_bytes_break_a_reader(target: str, data: st.DataObject) -> None:
-    TARGETS[target](data.draw(st.binary(max_size=300) | mutated(SEEDS[target])))
+    TARGETS[target](data.draw(st.binary(max_size=300) | mutated(every_seed()[target])))

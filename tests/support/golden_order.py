@@ -32,19 +32,17 @@ def piece(sampler: EpisodeSampler, start: int) -> dict[str, Any]:
     return {"start": start, "positions": sampler.positions(start, 8).tolist(), "proof": sampler.proof(start)}
 
 
-def golden() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, given in CASES.items():
-        sampler = EpisodeSampler(**given)
-        found[name] = {"given": given, "pieces": [piece(sampler, start) for start in STARTS]}
+def golden(name: str) -> dict[str, Any]:
+    if name in CASES:
+        sampler = EpisodeSampler(**CASES[name])
+        return {"given": CASES[name], "pieces": [piece(sampler, start) for start in STARTS]}
     grown = EpisodeSampler([120, 80, 50], weights=[1, 1, 2], samples_per_episode=32)
     before = EpisodeSampler([100, 80], weights=[2, 1], samples_per_episode=64)
     before.seek(128)
     grown.load_state_dict(before.state_dict(), on_dataset_change="append")
-    found["grown"] = {"state": grown.state_dict(), "pieces": [piece(grown, start) for start in (120, *STARTS)]}
-    return found
+    return {"state": grown.state_dict(), "pieces": [piece(grown, start) for start in (120, *STARTS)]}
 
 
 if __name__ == "__main__":
-    text = "".join(f"{json.dumps(name)}: {json.dumps(case)},\n" for name, case in golden().items())
+    text = "".join(f"{json.dumps(name)}: {json.dumps(golden(name))},\n" for name in (*CASES, "grown"))
     GOLDEN.write_text("{\n" + text.removesuffix(",\n") + "\n}\n", encoding="utf-8")
