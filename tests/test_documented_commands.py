@@ -13,11 +13,12 @@ import pytest
 
 from megatron_resume.cli.app import parser
 from megatron_resume.config import add_flags
-from support import documented, upstream
+from support import PROGRAMS, documented, upstream
 from support.chatlearn_files import ChatLearnJob
 from support.documented import OURS, PAGES, ROOT, Command, commands, mentioned, ways
 from support.job_on_disk import JobOnDisk
-from support.pool import MEGATRON, Pool, run
+from support.pool import MEGATRON, TORCH, Pool, run
+from support.programs.forked_launch import COMM
 
 HERE = "run below, block by block"
 RENDER = f"{OURS} render --engine"
@@ -180,7 +181,12 @@ def test_no_flag_is_called_that_of_another_program_which_nobody_shows() -> None:
 # ---- run as typed
 
 SHELL = """
-megatron-resume() { "$PYTHON" -m megatron_resume "$@"; }
+megatron-resume() {
+  case "$1" in
+    launch) "$PYTHON" "$TYPED" "$POOL" "$FORKED_LAUNCH" "$@" ;;  # it and its rank would import torch, each for seconds
+    *) "$PYTHON" -m megatron_resume "$@" ;;
+  esac
+}
 kubectl() { test "$1 $2" = "create -f" && test -f "$3"; }  # all that can be asked of it here
 """
 BLOCKS = [
@@ -216,19 +222,27 @@ def there(tmp_path: Path) -> dict[str, str]:
     ("page", "lines"),
     [pytest.param(page, lines, id=f"{page}, block {number}") for page, number, lines in BLOCKS if lines],
 )
-def test_a_block_does_what_is_typed(page: str, lines: list[str], there: dict[str, str], tmp_path: Path) -> None:
+def test_a_block_does_what_is_typed(
+    page: str, lines: list[str], there: dict[str, str], tmp_path: Path, torch_pool: Pool
+) -> None:
     script = "\n".join(dict.fromkeys(way for line in lines for way in ways(line)))
     for shown, made in there.items():
         script = script.replace(shown, made)
-    environ = os.environ | {"PYTHON": sys.executable, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    if f"{OURS} launch" in script:
+        torch_pool.connect(TORCH).close()  # which waits until it can be
+    programs = {"TYPED": str(PROGRAMS / "typed.py"), "FORKED_LAUNCH": str(PROGRAMS / "forked_launch.py")}
+    pool = {"POOL": str(torch_pool.folder), COMM: "typed", **programs}
+    environ = os.environ | {"PYTHON": sys.executable, "XDG_CACHE_HOME": str(tmp_path / "cache"), **pool}
     command = ["bash", "-euo", "pipefail", "-c", SHELL + script]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
 
 
-def test_a_word_in_place_of_a_command_would_be_seen(there: dict[str, str], tmp_path: Path) -> None:
+def test_a_word_in_place_of_a_command_would_be_seen(there: dict[str, str], tmp_path: Path, torch_pool: Pool) -> None:
     with pytest.raises(AssertionError, match="invalid choice: 'statsu'"):
-        test_a_block_does_what_is_typed("", [f"{OURS} statsu /shared/run1/data_checkpoint"], there, tmp_path)
+        test_a_block_does_what_is_typed(
+            "", [f"{OURS} statsu /shared/run1/data_checkpoint"], there, tmp_path, torch_pool
+        )
 
 
 @pytest.mark.slow

@@ -178,11 +178,12 @@ def test_a_spawned_helper_of_a_guarded_script_gets_what_the_script_defines(
     assert "works" in ours
 
 
-def test_it_works_under_torchrun(tmp_path: Path) -> None:
+def test_it_works_under_torchrun(torch_pool: Pool, tmp_path: Path) -> None:
+    """Forked; with processes of their own, torchrun runs the same in launch/test_parent.py."""
     path = script(tmp_path, "import os, sys; print(f'rank {os.environ[\"RANK\"]} {sys.argv[1:]}')\n")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1"]
-    done = call([*torchrun, "-m", "megatron_resume", "run"], path, "--lr", "1")
-    assert done.returncode == 0
+    words = ["--standalone", "--nproc-per-node", "1", "-m", "megatron_resume", "run", str(path), "--lr", "1"]
+    done = forked.run(torch_pool, PROGRAMS / "forked_torchrun.py", *words)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == "rank 0 ['--lr', '1']\n"
 
 

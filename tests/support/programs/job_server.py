@@ -102,12 +102,9 @@ def serve(folder: Path, owner: int) -> None:
 
 
 def _import_torch() -> None:
-    """With all that Megatron imports of others."""
+    """With the launcher."""
     warnings.filterwarnings("ignore")
-    import rich.progress  # noqa: F401
-    import torch.distributed.checkpoint
-    import torch.distributed.run
-    import torch.utils.tensorboard  # noqa: F401
+    import torch.distributed.run  # noqa: F401
 
 
 def _import_megatron() -> None:
