@@ -38,35 +38,38 @@ class Spare:
 
     def restore(self) -> None:
         """Put back what differs. Such a file is a copy, with another time and inode than its receipt says."""
-        for path, signature in reversed(signatures(self.job.base).items()):  # what lies in a folder, then the folder
+        found = signatures(self.job.base)
+        for path, signature in reversed(found.items()):  # what lies in a folder, then the folder
             if signature != self._seen.get(path):
-                if os.path.isdir(path) and not os.path.islink(path):
+                if S_ISDIR(signature[1]):
                     shutil.rmtree(path)
                 else:
                     os.unlink(path)
-        for path, data in self.whole.items():
-            if os.path.lexists(path):
+        gone = {path for path, signature in self._seen.items() if found.get(path) != signature}
+        for path, data in self.whole.items() if gone else ():
+            if path not in gone and os.path.dirname(path) not in gone:
                 continue
+            gone.add(path)
             if data is None:
                 os.mkdir(path)
             else:
                 Path(path).write_bytes(data)
-            self._seen[path] = signature_of(path)
+            self._seen[path] = signature_of(os.lstat(path))
 
 
-def signature_of(path: str) -> Signature:
-    stat = os.lstat(path)
+def signature_of(stat: os.stat_result) -> Signature:
     folder = S_ISDIR(stat.st_mode)
     return (stat.st_ino, stat.st_mode, *(() if folder else (stat.st_size, stat.st_mtime_ns)))
 
 
-def signatures(base: Path) -> dict[str, Signature]:
+def signatures(base: str | Path) -> dict[str, Signature]:
     """Everything below `base`, a folder before what lies in it; links are not followed."""
     found = {}
-    for folder, names, others in os.walk(base):
-        for name in sorted([*names, *others]):
-            path = os.path.join(folder, name)
-            found[path] = signature_of(path)
+    with os.scandir(base) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            found[entry.path] = signature_of(entry.stat(follow_symlinks=False))
+            if entry.is_dir(follow_symlinks=False):
+                found |= signatures(entry.path)
     return found
 
 

@@ -4,11 +4,10 @@ import json
 import logging
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -35,7 +34,7 @@ from megatron_resume.cli import main
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Resume
 from megatron_resume.shown import Shown
-from support import finds_support
+from support import PROGRAMS, finds_support
 from support.forger import Forger, set_to
 from support.job_on_disk import JobOnDisk, contents
 from support.pool import Pool, run
@@ -169,45 +168,39 @@ ATTACKS: dict[str, tuple[Callable[[Forger], object], str]] = {
     ),
     "NaN": (lambda f: f.data(tracked={"kl": float("nan")}), "data.json is damaged"),
     "a bomb of small lists": (
-        lambda f: f.write(DATA, b'{"version":1,"tracked":{"x":[' + b"[]," * (100 << 20) + b"[]]}}"),
+        lambda f: f.write(DATA, b'{"version":1,"tracked":{"x":[' + b"[]," * (DataCheckpoint.max_bytes // 3) + b"[]]}}"),
         "none of our records",
     ),
 }
 
-READER = """
-import sys
-from pathlib import Path
-from support.job_on_disk import JobOnDisk
-outcome = JobOnDisk(Path({base!r})).choose()
-print(type(outcome).__name__, getattr(outcome, "point", outcome).name)
-for passed in outcome.passed_over:
-    print(passed)
-"""
 SECONDS, GB = 20, 4
+Reader = Callable[[JobOnDisk], str]
 
 
-def limited() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (GB << 30, GB << 30))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+@pytest.fixture(scope="module")
+def read_elsewhere() -> Iterator[Reader]:
+    """Gives what a reader with a bound on time and memory says, which an attack may not end."""
+    command = [sys.executable, str(PROGRAMS / "bounded_reader.py"), str(SECONDS), str(GB)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, env=finds_support()
+    ) as reader:
+        assert reader.stdin and reader.stdout
+        asked, answers = reader.stdin, reader.stdout
 
+        def read(job: JobOnDisk) -> str:
+            asked.write(json.dumps(str(job.base)) + "\n")
+            code, said = json.loads(answers.readline())
+            assert code == 0, said
+            return str(said)
 
-def read_elsewhere(job: JobOnDisk) -> str:
-    """What a reader with a bound on time and memory says, which an attack may not end."""
-    program = READER.format(base=str(job.base))
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env=finds_support(),
-        preexec_fn=limited,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+        yield read
+        asked.close()
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_forged_point_is_passed_over_with_its_reason_for_the_older_one(forger: Forger, attack: str) -> None:
+def test_a_forged_point_is_passed_over_with_its_reason_for_the_older_one(
+    forger: Forger, attack: str, read_elsewhere: Reader
+) -> None:
     forge, reason = ATTACKS[attack]
     forge(forger)
     first, passed = read_elsewhere(forger.job).splitlines()
@@ -217,7 +210,7 @@ def test_a_forged_point_is_passed_over_with_its_reason_for_the_older_one(forger:
     assert passed.isprintable()
 
 
-def test_the_attacks_are_on_a_point_that_would_be_taken(forger: Forger) -> None:
+def test_the_attacks_are_on_a_point_that_would_be_taken(forger: Forger, read_elsewhere: Reader) -> None:
     forger.data(fingerprints={"x": 1})
     forger.receipt(versions={"torch": "0"})
     assert read_elsewhere(forger.job) == f"Resume {NAME}\n"

@@ -27,10 +27,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
-@pytest.fixture
-def long_job(tmp_path: Path) -> JobOnDisk:
-    """A job whose paths are longer than a line, with damage and endings that name them."""
-    base = tmp_path.joinpath(*[f"{LONG}_{n}" for n in range(4)])
+@pytest.fixture(scope="module")
+def long_job(tmp_path_factory: pytest.TempPathFactory) -> JobOnDisk:
+    """A job whose paths are longer than a line, with damage and endings that name them. Nobody changes it."""
+    base = tmp_path_factory.mktemp("long").joinpath(*[f"{LONG}_{n}" for n in range(4)])
     base.mkdir(parents=True)
     job = JobOnDisk(base)
     attempt = job.attempt()

@@ -143,7 +143,7 @@ def test_any_folder_has_a_page_and_a_picture(trace_file: bool, tmp_path: Path, t
 def test_a_thousand_attempts_make_a_page_that_a_browser_opens(tmp_path: Path, there: Path) -> None:
     job, parent = EventfulJob(tmp_path / "job"), None
     for at in range(0, 1_000 * 1_000, 1_000):
-        job.begins(at, parent)
+        job.begins(at, parent, number=job.number + 1)
         first = parent[0] if parent else 0
         lines = [
             f'{{"kind":"committed","version":1,"time":"2026-01-01T00:00:{s:02}","iteration":{first + s}}}\n'

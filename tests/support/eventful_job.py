@@ -29,9 +29,15 @@ class EventfulJob(JobOnDisk):
         super().__init__(base)
         self.number = 0  # of the attempt that is told of
 
-    def begins(self, at_s: float, parent: tuple[int, int] | None = None, requested: Request | None = None) -> None:
+    def begins(
+        self,
+        at_s: float,
+        parent: tuple[int, int] | None = None,
+        requested: Request | None = None,
+        number: int | None = None,
+    ) -> None:
         point = PointName(*parent) if parent else None
-        self.number = self.attempt(point, created=when(at_s), requested=requested)
+        self.number = self.attempt(point, created=when(at_s), requested=requested, number=number)
 
     def says(self, event: Event) -> None:
         self.tell(self.number, event)

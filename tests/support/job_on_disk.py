@@ -9,7 +9,7 @@ from megatron_resume.checkpoint.digests import compute, write_digests
 from megatron_resume.checkpoint.events import Committed, Event, append, events_path
 from megatron_resume.checkpoint.failures import Failure
 from megatron_resume.checkpoint.folder import Folder, ResumePoint, read_folder, read_point
-from megatron_resume.checkpoint.layout import PointName, model_folder, point_path, receipt_file
+from megatron_resume.checkpoint.layout import PointName, attempt_path, model_folder, point_path, receipt_file
 from megatron_resume.checkpoint.model_files import record_files
 from megatron_resume.checkpoint.records import DataCheckpoint, Launch, Moment, Receipt, Request, Start, read
 from megatron_resume.resume.choose import Outcome, choose
@@ -62,9 +62,13 @@ class JobOnDisk:
         requested: Request | None = None,
         job: str = "job",
         created: str = TIME,
+        number: int | None = None,
     ) -> int:
-        """Begin the next attempt."""
-        number = take_number(self.root)
+        """Begin the next attempt; `number` spares a look at all before it."""
+        if number is None:
+            number = take_number(self.root)
+        else:
+            attempt_path(self.root, number).mkdir(parents=True)
         start = Start(
             attempt=number,
             nonce=f"nonce of {number}",
