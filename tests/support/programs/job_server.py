@@ -112,6 +112,9 @@ def _import_megatron() -> None:
     import megatron.core.models.gpt.gpt_layer_specs
     import megatron.training.checkpointing
     import megatron.training.training
+    import rich.progress  # noqa: F401
+    import torch.distributed.checkpoint
+    import torch.utils.tensorboard  # noqa: F401
     from cpu import megatron_gaps
 
     with contextlib.suppress(ImportError):  # an old Megatron has them elsewhere
