@@ -2,7 +2,6 @@
 
 import functools
 import sys
-from importlib import metadata
 
 _PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "megatron-resume")
 
@@ -10,6 +9,8 @@ _PACKAGES = ("torch", "megatron-core", "transformer-engine", "apex", "megatron-r
 @functools.cache  # every save asks, and looking them up takes milliseconds
 def installed_versions() -> dict[str, str]:
     """Package -> version, of those that are installed."""
+    from importlib import metadata  # a fifth of what a watchdog imports, most of which never ask
+
     found = {}
     for package in _PACKAGES:
         try:

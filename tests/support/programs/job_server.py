@@ -102,13 +102,19 @@ def serve(folder: Path, owner: int) -> None:
 
 
 def _import_torch() -> None:
-    """With the launcher."""
+    """With the launcher, and our modules, which do nothing before `megatron_resume.auto` is imported."""
     warnings.filterwarnings("ignore")
     import torch.distributed.run  # noqa: F401
 
+    import megatron_resume
+
+    for module in pkgutil.walk_packages(megatron_resume.__path__, "megatron_resume."):
+        if module.name not in ("megatron_resume.auto", "megatron_resume.__main__"):
+            importlib.import_module(module.name)
+
 
 def _import_megatron() -> None:
-    """Everything slow, and our modules, which do nothing before `megatron_resume.auto` is imported."""
+    """Everything slow."""
     import megatron.core.models.gpt.gpt_layer_specs
     import megatron.training.checkpointing
     import megatron.training.training
@@ -121,11 +127,6 @@ def _import_megatron() -> None:
         import megatron.core.tokenizers.text  # noqa: F401
     megatron_gaps.fill()
     _remember_help_texts()
-    import megatron_resume
-
-    for module in pkgutil.walk_packages(megatron_resume.__path__, "megatron_resume."):
-        if module.name not in ("megatron_resume.auto", "megatron_resume.__main__"):
-            importlib.import_module(module.name)
 
 
 def _remember_help_texts() -> None:
