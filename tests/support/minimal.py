@@ -16,6 +16,7 @@ MINIMAL = ROOT / "examples" / "minimal.py"
 WITHOUT_GPU = PROGRAMS / "without_gpu.py"
 STEPS = range(1, 13)  # two an episode, saved after every second episode
 FLAGS = "--train-iters 12 --save-interval 4 --micro-batch-size 16 --global-batch-size 64 --distributed-backend gloo"
+FLAGS += " --num-layers 1 --hidden-size 32 --num-attention-heads 2 --seq-length 32 --max-position-embeddings 32"
 FLAGS += " --transformer-impl local --no-gradient-accumulation-fusion --no-masked-softmax-fusion --no-bias-gelu-fusion"
 FLAGS += " --no-bias-dropout-fusion --no-persist-layer-norm"
 IN_MID_EPISODE = "train_step@policy:8"  # the second step of the fourth episode
