@@ -148,7 +148,7 @@ def test_one_role_is_refused_before_its_attempt_begins(killed_pretraining: Pretr
     flags, run.argv = run.argv, [*run.argv, "--num-layers", "4"]
     code, log = run.start()
     assert code == 78, log[-4000:]
-    assert "num_layers was 2 and is 4; continue with --num-layers 2" in log
+    assert "num_layers was 1 and is 4; continue with --num-layers 1" in log
     assert "Traceback" not in log
     assert (contents(run.output / "data_checkpoint"), contents(run.output / "checkpoints")) == before
     run.argv = flags

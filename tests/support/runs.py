@@ -25,10 +25,12 @@ SCRIPT = EXAMPLE / "scripts" / "train_rlhf_llama.sh"
 
 EPISODES = 3
 ITERATIONS_PER_EPISODE = 2
-# Two iterations an episode: the first trace lines of a second iteration depend on optimizer and RNG. More layers and
-# longer responses show nothing more of a resume, and cost a quarter of the time.
-SMALL = ["--samples-per-episode", "16", "--global-batch-size", "16", "--micro-batch-size", "4"]
-SMALL += ["--num-layers", "1", "--response-length", "4"]
+# More layers and longer sequences show nothing more of a resume, and cost a quarter of the time.
+SMALL_MODEL = ["--num-layers", "1", "--seq-length", "24", "--max-position-embeddings", "24"]
+# Two iterations an episode: the first trace lines of a second iteration depend on optimizer and RNG. Two micro batches
+# are added up by one rank, and by two that divide tensors or layers; two that divide the data have one each.
+SMALL = ["--samples-per-episode", "16", "--global-batch-size", "16", "--micro-batch-size", "8", *SMALL_MODEL]
+SMALL += ["--response-length", "2"]
 RARE = ("--save-episode-interval", "3")  # of 3 episodes: a save comes only where one was asked for
 SYNC: tuple[str, ...] = ()
 ASYNC = ("--async-save", "--use-persistent-ckpt-worker")
@@ -256,7 +258,7 @@ def megatron_flags(output: Path) -> list[str]:
     for word in arguments(output):
         skipping = word in OF_THE_EXAMPLE if word.startswith("--") else skipping
         flags += [] if skipping else [word]
-    return [*flags, "--train-iters", "4", "--save-interval", "2", "--num-workers", "0"]
+    return [*flags, *SMALL_MODEL, "--train-iters", "4", "--save-interval", "2", "--num-workers", "0"]
 
 
 def killed_in_its_second_save(new_run: Callable[[str], Run]) -> Run:
