@@ -13,6 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
@@ -65,6 +66,8 @@ def _forget() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     atexit._clear()
     os.closerange(3, 4096)
+    tracker = resource_tracker._resource_tracker
+    tracker._fd = tracker._pid = None
     logging.root.handlers.clear()
     logging.root.setLevel(logging.WARNING)
     interpreter.make_streams()

@@ -43,6 +43,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,6 +98,7 @@ def serve(folder: Path, owner: int) -> None:
     """Import everything, and serve both kinds of connections until the process `owner` ends."""
     os.setsid()
     owner_ends = os.pidfd_open(owner)
+    resource_tracker.ensure_running()  # else each rank that saves starts an interpreter for one of its own
     _import_torch()
     _listen({_listener(folder / "torch"): None, _listener(folder / "megatron"): _import_megatron}, owner_ends)
 
