@@ -1,14 +1,11 @@
 """Megatron's own pretraining loop, unedited, as a job that may be killed; and what must hold of it on any Megatron."""
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from . import PROGRAMS
-from .runs import ASYNC, Server, has_committed, megatron_flags, once
+from .runs import ASYNC, Server, has_committed, megatron_flags, once, status_of
 
 
 class Pretraining:
@@ -61,9 +58,7 @@ class Pretraining:
         raise AssertionError(f"ten times iteration {committed} was not committed before {crash}")
 
     def status(self) -> dict[str, Any]:
-        command = [sys.executable, "-m", "megatron_resume", "status", str(self.output / "data_checkpoint"), "--json"]
-        report: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        return report
+        return status_of(self.output / "data_checkpoint")
 
     def effective(self) -> dict[int, str]:
         """Of each iteration what the last attempt that ran it saw."""

@@ -1,19 +1,21 @@
 """Runs of the RLHF example on real Megatron: started from one process that imported everything once."""
 
+import contextlib
 import fcntl
 import functools
+import io
 import json
 import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from megatron_resume.checkpoint.layout import COMMITTED, PointName
+from megatron_resume.cli import main as command_line
 
 from . import ROOT
 from .pool import Pool
@@ -186,11 +188,15 @@ class Run:
         return {path.name: json.loads(path.read_text()) for path in files}
 
     def status(self) -> dict[str, Any]:
-        """What `megatron-resume status --json` says."""
-        command = [sys.executable, "-m", "megatron_resume", "status", str(self.data_checkpoint), "--json"]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True)
-        report: dict[str, Any] = json.loads(printed.stdout)
-        return report
+        return status_of(self.data_checkpoint)
+
+
+def status_of(data_checkpoint: Path) -> dict[str, Any]:
+    """What `megatron-resume status --json` says, without a start of Python for it."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert command_line(["status", str(data_checkpoint), "--json"]) == 0
+    report: dict[str, Any] = json.loads(printed.getvalue())
+    return report
 
 
 def has_committed(data_checkpoint: Path, iteration: int) -> bool:
