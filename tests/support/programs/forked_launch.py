@@ -13,6 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing import resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,6 +52,9 @@ def _become(
             preexec()
         os.environ.clear()
         os.environ.update(environ)
+        if "megatron.core" in sys.modules and "RANK" in environ:
+            # As in a rank whose entry knows that there is no GPU, which here it cannot see.
+            import_module("cpu.megatron_gaps").fork_the_result_queue()
         code = interpreter.execute([word for word in words if word != "-u"])
     except BaseException:
         traceback.print_exc()
