@@ -60,7 +60,7 @@ def test_a_model_that_asks_for_what_was_not_saved_is_refused_and_costs_nothing(
     run.killed("commit.end")
     said = refused(run, "--add-qkv-bias")
     assert "policy cannot be loaded from iteration 3 of attempt 1" in said
-    assert "decoder.layers.self_attention.linear_qkv.bias [2, 192] was not saved; optimizer.state.exp_avg." in said
+    assert "decoder.layers.self_attention.linear_qkv.bias [1, 192] was not saved; optimizer.state.exp_avg." in said
     log = run.finish()
     assert "attempt 3 resumes from iteration 3 of attempt 1" in log
     assert run.effective() == undisturbed_pretraining(server, shared_folder).effective()
@@ -85,7 +85,7 @@ def test_a_load_that_leaves_something_unread_is_refused(copy_of_interrupted: Run
         (MOE, ("--num-experts", "8"), "was saved as"),
         ((), ("--qk-layernorm",), "was not saved"),
         (("--ckpt-format", "torch"), ("--add-qkv-bias",), "linear_qkv.bias [192] was not saved"),
-        (("--bf16", "--use-distributed-optimizer"), ("--add-qkv-bias",), "linear_qkv.bias [2, 192] was not saved"),
+        (("--bf16", "--use-distributed-optimizer"), ("--add-qkv-bias",), "linear_qkv.bias [1, 192] was not saved"),
     ],
     ids=["experts", "norm of queries", "format torch", "distributed optimizer"],
 )
@@ -104,7 +104,7 @@ def test_a_point_without_a_record_is_compared_with_the_metadata_of_its_model(ser
     run = Pretraining(server, tmp_path / "run")
     run.killed("commit.end")
     forget_tensors(run)
-    assert "linear_qkv.bias [2, 192] was not saved" in refused(run, "--add-qkv-bias")
+    assert "linear_qkv.bias [1, 192] was not saved" in refused(run, "--add-qkv-bias")
     run.finish()
     assert list(run.effective()) == list(range(1, 9))
 
@@ -127,7 +127,7 @@ def test_experts_on_fewer_ranks_are_refused(server: Server, tmp_path: Path) -> N
         (("--ckpt-format", "torch"), {}),
         (("--bf16",), {}),
         (("--bf16", "--ckpt-format", "torch"), {"FREEZES": "1"}),
-        (("--pipeline-model-parallel-size", "2"), {}),
+        (("--num-layers", "2", "--pipeline-model-parallel-size", "2"), {}),
         (MOE, {}),
     ],
     ids=["first step at learning rate 0", "frozen", "format torch", "bf16", "frozen in bf16", "stages", "experts"],
@@ -151,7 +151,7 @@ def test_what_the_command_lets_be_missing_begins_anew_with_a_warning(server: Ser
     run.argv += ["--dist-ckpt-strictness", "log_all", "--add-qkv-bias"]
     _, log = run.start(crash="train_step@policy:2")  # Megatron could not save it: steps of its optimizer differ
     assert "crash point train_step" in log, log[-4000:]
-    assert "linear_qkv.bias [2, 192] was not saved; " in log
+    assert "linear_qkv.bias [1, 192] was not saved; " in log
     assert "--dist-ckpt-strictness log_all lets that begin anew" in log
 
 
