@@ -69,7 +69,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def torch_pool(shared_folder: Path) -> Pool:
-    """What has imported torch, for all workers; it ends with the test run."""
+    """What has imported torch, and beside it what has not, for all workers; it ends with the test run."""
     return Pool(shared_folder, os.getppid() if IS_WORKER else os.getpid())
 
 

@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,8 +18,10 @@ from megatron_resume.checkpoint.records import Launch, Moment, Request
 from megatron_resume.cli import main
 from megatron_resume.errors import ConfigError, DamagedError, MismatchError, ResumeError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume, choose
+from support import PROGRAMS
 from support.chatlearn_files import TRACKER, ChatLearnJob
 from support.job_on_disk import contents
+from support.pool import PLAIN, Pool, run
 
 LAUNCH = Launch(job="job", restart=0, counts=False, host="node0", pid=1, boot="", started="")
 
@@ -352,7 +353,10 @@ def test_the_events_of_the_import_say_that_it_ended(job: ChatLearnJob, new: Path
     assert [type(event) for event in told.events] == [Committed, Finished]
 
 
-CLI = [sys.executable, "-m", "megatron_resume", "import-chatlearn"]
+def dying(pool: Pool, place: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    """What the command line says that dies at a crash point, or comes to its end before."""
+    words = ("-m", "megatron_resume", "import-chatlearn", *argv)
+    return run(pool, PROGRAMS / "python.py", *words, environ=os.environ | {crash.VARIABLE: place}, kind=PLAIN)
 
 
 def command(job: ChatLearnJob, new: Path) -> list[str]:
@@ -365,11 +369,11 @@ PLACES += ["attempt.numbered", "attempt.begun", "commit.end", "event.torn", "eve
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_an_import_that_dies_anywhere_leaves_a_whole_point_or_none(job: ChatLearnJob, new: Path, place: str) -> None:
+def test_an_import_that_dies_anywhere_leaves_a_whole_point_or_none(
+    job: ChatLearnJob, new: Path, place: str, torch_pool: Pool
+) -> None:
     before = contents(job.base)
-    done = subprocess.run(
-        [*CLI, *command(job, new)], env=os.environ | {crash.VARIABLE: place}, capture_output=True, text=True
-    )
+    done = dying(torch_pool, place, *command(job, new))
     assert (done.returncode, "SIGKILL" in done.stderr) == (-9, True), done.stderr
     outcome = next_start(new)
     committed = (point_path(new, PointName(4, 1)) / COMMITTED).exists()
@@ -378,10 +382,9 @@ def test_an_import_that_dies_anywhere_leaves_a_whole_point_or_none(job: ChatLear
     assert main(["import-chatlearn", *command(job, new)]) == 78, "what is left is not mixed with another import"
 
 
-def test_the_crash_points_reach_beyond_the_commit(job: ChatLearnJob, new: Path) -> None:
+def test_the_crash_points_reach_beyond_the_commit(job: ChatLearnJob, new: Path, torch_pool: Pool) -> None:
     """Five files are written; a sixth would need more places."""
-    environment = os.environ | {crash.VARIABLE: "write.begin:6"}
-    assert subprocess.run([*CLI, *command(job, new)], env=environment).returncode == 0
+    assert dying(torch_pool, "write.begin:6", *command(job, new)).returncode == 0
 
 
 def test_the_command_says_what_was_imported_and_how_to_go_on(

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from megatron_resume.checkpoint.launch_key import launch_key
 from megatron_resume.checkpoint.layout import COMMITTED, PointName, attempt_path, point_path
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Resume
-from support import finds_support
 from support.job_on_disk import JobOnDisk, contents
+from support.pool import PLAIN, Pool, run
 
 
 def test_a_new_file_never_replaces_another(tmp_path: Path) -> None:
@@ -107,14 +105,14 @@ def test_a_second_commit_changes_nothing(job: JobOnDisk) -> None:
 
 
 CRASH = """
-import os, sys
+import sys
 from pathlib import Path
+from megatron_resume import crash
 from support.job_on_disk import JobOnDisk
-job = JobOnDisk(Path({base!r}))
+job = JobOnDisk(Path(sys.argv[1]))
 attempt = job.attempt()
 job.save(attempt, 2)
-from megatron_resume import crash
-crash.arm({point!r})
+crash.arm(sys.argv[2])
 job.save(attempt, 4)
 """
 
@@ -129,9 +127,12 @@ AFTER_THE_COMMIT = [f"event.{step}@committed" for step in ("begin", "torn", "end
 @pytest.mark.parametrize(
     "point", [*(f"{step}@{file}" for file in FILES for step in STEPS), "commit.end", *AFTER_THE_COMMIT]
 )
-def test_killed_on_the_way_to_a_commit_the_older_point_stands(job: JobOnDisk, point: str) -> None:
-    program = CRASH.format(base=str(job.base), point=point)
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=finds_support())
+def test_killed_on_the_way_to_a_commit_the_older_point_stands(
+    job: JobOnDisk, point: str, torch_pool: Pool, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(CRASH)
+    ended = run(torch_pool, program, str(job.base), point, kind=PLAIN)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert f"crash point {point}" in ended.stderr
     visible = point in ("write.named@COMMITTED", "write.end@COMMITTED", "commit.end", *AFTER_THE_COMMIT)

@@ -14,8 +14,10 @@ import pytest
 from megatron_resume.checkpoint.events import Failed
 from megatron_resume.checkpoint.layout import PointName, point_path
 from megatron_resume.cli import main
+from support import PROGRAMS
 from support.job_on_disk import JobOnDisk, contents
 from support.ordinary_user import as_an_ordinary_user, open_folder
+from support.pool import PLAIN, Pool, run
 
 COMMANDS = ["status", "explain", "verify", "verify --deep"]
 LONG = "a_folder_with_a_name_of_some_length_[bold]"
@@ -47,10 +49,10 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONIOENCODING": "utf-8", **more}
 
 
-def printed(command: str, root: Path, **more: str) -> str:
-    """What a new process prints where there is no terminal."""
-    arguments = [sys.executable, "-m", "megatron_resume", *command.split(), str(root)]
-    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(**more), stdin=subprocess.DEVNULL)
+def printed(pool: Pool, command: str, root: Path, **more: str) -> str:
+    """What a process prints where there is no terminal."""
+    words = ("-m", "megatron_resume", *command.split(), str(root))
+    done = run(pool, PROGRAMS / "python.py", *words, environ=environment(**more), kind=PLAIN)
     assert done.stderr == ""
     return done.stdout
 
@@ -73,8 +75,10 @@ def read_or_end(terminal: int) -> bytes:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_line_is_longer_than_80_columns_and_nothing_is_cut(command: str, long_job: JobOnDisk) -> None:
-    text = printed(command, long_job.root, COLUMNS="80")
+def test_no_line_is_longer_than_80_columns_and_nothing_is_cut(
+    command: str, long_job: JobOnDisk, torch_pool: Pool
+) -> None:
+    text = printed(torch_pool, command, long_job.root, COLUMNS="80")
     assert max(map(len, text.splitlines())) <= 80
     assert "\u2026" not in text
     assert letters(str(long_job.model("value", 20))) in letters(text)
@@ -118,8 +122,8 @@ def test_a_folder_of_points_whose_attempts_are_gone_is_looked_at_itself(
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_there_are_no_escape_codes_without_a_terminal(command: str, long_job: JobOnDisk) -> None:
-    assert "\x1b" not in printed(command, long_job.root)
+def test_there_are_no_escape_codes_without_a_terminal(command: str, long_job: JobOnDisk, torch_pool: Pool) -> None:
+    assert "\x1b" not in printed(torch_pool, command, long_job.root)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -17,7 +17,7 @@ from typing import IO, Any
 from . import PROGRAMS
 from .waiting import PATIENCE_S
 
-MEGATRON, TORCH = "megatron", "torch"
+MEGATRON, TORCH, PLAIN = "megatron", "torch", "plain"
 
 
 class Pool:
@@ -51,8 +51,8 @@ class Pool:
         deadline = time.monotonic() + PATIENCE_S
         while not path.exists():
             said = (self.folder / "server.log").read_text(errors="replace")[-3000:]
-            assert _runs(pid), f"the job server ended before it had imported torch:\n{said}"
-            assert time.monotonic() < deadline, f"waited {PATIENCE_S} s until the job server had imported torch"
+            assert _runs(pid), f"the job server ended before it had imported what was needed:\n{said}"
+            assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for the imports of the job server"
             time.sleep(0.02)
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(path))

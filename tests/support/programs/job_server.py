@@ -1,10 +1,10 @@
 """Fork jobs and programs from one process that has imported torch and Megatron already.
 
-    job_server.py FOLDER OWNER      listens on FOLDER/megatron and FOLDER/torch until the process OWNER ends
+    job_server.py FOLDER OWNER      listens on FOLDER/megatron, torch and plain until the process OWNER ends
 
 Imports cost a torchrun start most of its 15 seconds on two cores; what is forked from here costs none. Who connects to
 FOLDER/torch gets a process in which torch was imported, and nothing of Megatron; that is imported when the first client
-connects to FOLDER/megatron.
+connects to FOLDER/megatron. Behind FOLDER/plain is neither, but what the command line imports.
 
 A connection is served by a process of its own, a lane, so that several run at once; the first line that a client gets
 is {"lane": 1}, its process. Requests are JSON lines, one after the other:
@@ -51,13 +51,14 @@ ROOT = Path(__file__).resolve().parents[3]
 EXAMPLE = ROOT / "examples" / "megatron"
 sys.path += [folder for folder in (str(EXAMPLE), str(ROOT / "tests")) if folder not in sys.path]
 
-from cpu import stand_in  # noqa: E402
 from cpu.parents import end_with_parent  # noqa: E402
 
 from support.programs import interpreter  # noqa: E402
 
-# Also in the helper processes that Megatron starts: they import this file again as __mp_main__.
-stand_in.install()
+if __name__ == "__mp_main__":  # in the helper processes that Megatron starts, which import this file again
+    from cpu import stand_in
+
+    stand_in.install()
 
 TRAIN_RLHF = EXAMPLE / "entry" / "train_rlhf.py"
 TERM_GRACE_S = 30.0  # as torchrun
@@ -95,17 +96,30 @@ class Program:
 
 
 def serve(folder: Path, owner: int) -> None:
-    """Import everything, and serve both kinds of connections until the process `owner` ends."""
+    """Import everything, and serve all kinds of connections until the process `owner` ends."""
     os.setsid()
     owner_ends = os.pidfd_open(owner)
-    resource_tracker.ensure_running()  # else each rank that saves starts an interpreter for one of its own
-    _import_torch()
-    _listen({_listener(folder / "torch"): None, _listener(folder / "megatron"): _import_megatron}, owner_ends)
+    with_torch = os.fork()
+    if with_torch == 0:
+        end_with_parent()
+        resource_tracker.ensure_running()  # else each rank that saves starts an interpreter for one of its own
+        _import_torch()
+        _listen({_listener(folder / "torch"): None, _listener(folder / "megatron"): _import_megatron}, owner_ends)
+    _import_what_prints()
+    _listen({_listener(folder / "plain"): None}, owner_ends, needed=with_torch)
+
+
+def _import_what_prints() -> None:
+    for module in ("status", "explain", "verify", "import_chatlearn"):
+        importlib.import_module(f"megatron_resume.cli.{module}")
 
 
 def _import_torch() -> None:
-    """With the launcher, and our modules, which do nothing before `megatron_resume.auto` is imported."""
+    """With the stand-in for CUDA, the launcher, and our modules: they do nothing before one imports `auto`."""
     warnings.filterwarnings("ignore")
+    from cpu import stand_in
+
+    stand_in.install()
     import torch.distributed.run  # noqa: F401
 
     import megatron_resume
@@ -159,8 +173,8 @@ def _listener(path: Path) -> socket.socket:
     return listener
 
 
-def _listen(listeners: dict[socket.socket, Callable[[], None] | None], owner_ends: int) -> NoReturn:
-    """Fork a lane for each connection.
+def _listen(listeners: dict[socket.socket, Callable[[], None] | None], owner_ends: int, needed: int = 0) -> NoReturn:
+    """Fork a lane for each connection, as long as the child `needed` lives.
 
     One that needs more imports than were made so far has a process of its own, which begins with the first connection:
     nobody may ask for it, and what is forked here later would hold them.
@@ -184,8 +198,9 @@ def _listen(listeners: dict[socket.socket, Callable[[], None] | None], owner_end
             del listeners[listener]
             listener.close()
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while ended := os.waitpid(-1, os.WNOHANG)[0]:
+                if ended == needed:
+                    os._exit(1)
 
 
 def _fork_a_lane(listener: socket.socket) -> None:
