@@ -17,7 +17,7 @@ from support import PROGRAMS, documented, upstream
 from support.chatlearn_files import ChatLearnJob
 from support.documented import OURS, PAGES, ROOT, Command, commands, mentioned, ways
 from support.job_on_disk import JobOnDisk
-from support.pool import MEGATRON, TORCH, Pool, run
+from support.pool import MEGATRON, PLAIN, TORCH, Pool, run
 from support.programs.forked_launch import COMM
 
 HERE = "run below, block by block"
@@ -183,8 +183,9 @@ def test_no_flag_is_called_that_of_another_program_which_nobody_shows() -> None:
 SHELL = """
 megatron-resume() {
   case "$1" in
-    launch) "$PYTHON" "$TYPED" "$POOL" "$FORKED_LAUNCH" "$@" ;;  # it and its rank would import torch, each for seconds
-    *) "$PYTHON" -m megatron_resume "$@" ;;
+    launch) "$PYTHON" -IS "$TYPED" "$POOL/torch" "$FORKED_LAUNCH" "$@" ;;
+    status) "$PYTHON" -m megatron_resume "$@" ;;  # others are forked, since their imports are most of what they do
+    *) "$PYTHON" -IS "$TYPED" "$POOL/plain" "$FORKED" -m megatron_resume "$@" ;;
   esac
 }
 kubectl() { test "$1 $2" = "create -f" && test -f "$3"; }  # all that can be asked of it here
@@ -228,11 +229,11 @@ def test_a_block_does_what_is_typed(
     script = "\n".join(dict.fromkeys(way for line in lines for way in ways(line)))
     for shown, made in there.items():
         script = script.replace(shown, made)
-    if f"{OURS} launch" in script:
-        torch_pool.connect(TORCH).close()  # which waits until it can be
-    programs = {"TYPED": str(PROGRAMS / "typed.py"), "FORKED_LAUNCH": str(PROGRAMS / "forked_launch.py")}
-    pool = {"POOL": str(torch_pool.folder), COMM: "typed", **programs}
-    environ = os.environ | {"PYTHON": sys.executable, "XDG_CACHE_HOME": str(tmp_path / "cache"), **pool}
+    torch_pool.connect(TORCH if f"{OURS} launch" in script else PLAIN).close()  # which waits until it can be
+    programs = {"TYPED": "typed.py", "FORKED": "python.py", "FORKED_LAUNCH": "forked_launch.py"}
+    environ = os.environ | {name: str(PROGRAMS / program) for name, program in programs.items()}
+    environ |= {"PYTHON": sys.executable, "POOL": str(torch_pool.folder), COMM: "typed"}
+    environ |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = ["bash", "-euo", "pipefail", "-c", SHELL + script]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"

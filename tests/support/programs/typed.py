@@ -1,6 +1,6 @@
-"""A command in a shell that is forked from a pool: `python typed.py POOL PROGRAM ARGS...` has its output and exit code.
+"""A command in a shell that is forked from a pool: `python typed.py SOCKET PROGRAM ARGS...` prints and ends as it does.
 
-POOL is the folder of a job server. A child that a signal ended has the exit code that a shell gives it.
+SOCKET is one of a job server. A child that a signal ended has the exit code that a shell gives it.
 """
 
 import json
@@ -9,9 +9,9 @@ import socket
 import sys
 
 
-def main(pool: str, program: str, *argv: str) -> int:
+def main(server: str, program: str, *argv: str) -> int:
     with socket.socket(socket.AF_UNIX) as lane, lane.makefile() as answers:
-        lane.connect(os.path.join(pool, "torch"))
+        lane.connect(server)
         answers.readline()  # which process it is
         request = {"program": program, "argv": argv, "environ": dict(os.environ), "cwd": os.getcwd()}
         socket.send_fds(lane, [json.dumps(request).encode() + b"\n"], [0, 1, 2])
