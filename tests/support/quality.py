@@ -84,7 +84,10 @@ def _even(bins: Rows, count: int) -> float:
 
 def _repeats(differences: Rows, length: int) -> float:
     """Pairs of equal differences: about as many as chance has, by the square root of a Poisson number (Anscombe)."""
-    _, counts = np.unique(differences, return_counts=True)
-    pairs = float((counts * (counts - 1) / 2).sum())
+    if length <= 1 << 31:
+        differences = differences.astype(np.int32)  # which are sorted in half of the time
+    ordered = np.sort(differences)
+    _, more = np.unique(ordered[1:][ordered[1:] == ordered[:-1]], return_counts=True)  # than the first of each
+    pairs = float((more * (more + 1) / 2).sum())
     expected = len(differences) * (len(differences) - 1) / 2 / length
     return 2 * (math.sqrt(pairs + 3 / 8) - math.sqrt(expected + 3 / 8)) if expected > 1 else float(pairs > 20) * pairs
