@@ -1,5 +1,6 @@
 """Fixtures that more than one folder of tests uses."""
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -46,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in WITH_MEGATRON or "pool" in getattr(item, "fixturenames", ()):
             item.add_marker("megatron")
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage look at what tests make, and not at all that was collected of them."""
+    gc.freeze()
+    gc.set_threshold(20_000)
 
 
 @pytest.fixture
