@@ -65,6 +65,18 @@ TERM_GRACE_S = 30.0  # as torchrun
 WATCHDOG_S = 60.0  # of one that does not end
 POLL_S = 0.02
 
+# What Megatron, torch and we import when it is first needed.
+IMPORTED_BY_RANKS = (
+    "megatron.core.tokenizers.text.models",
+    "megatron.core.models.mimo",
+    "megatron.core.dist_checkpointing.gpt_checkpoint_interop",
+    "megatron.core.dist_checkpointing.strategies.cached_metadata_filesystem_reader",
+    "megatron.training.distillation",
+    "torch.profiler._cupti_monitor",
+    "torch.utils.serialization.config",
+    "safetensors.numpy",
+)
+
 _port_names: list[socket.socket] = []
 
 
@@ -133,14 +145,15 @@ def _import_megatron() -> None:
     """Everything slow."""
     import megatron.core.models.gpt.gpt_layer_specs
     import megatron.training.checkpointing
-    import megatron.training.training
+    import megatron.training.training  # noqa: F401
     import rich.progress  # noqa: F401
     import torch.distributed.checkpoint
     import torch.utils.tensorboard  # noqa: F401
     from cpu import megatron_gaps
 
-    with contextlib.suppress(ImportError):  # an old Megatron has them elsewhere
-        import megatron.core.tokenizers.text  # noqa: F401
+    for name in IMPORTED_BY_RANKS:
+        with contextlib.suppress(ImportError):  # an old Megatron has it elsewhere, or not at all
+            importlib.import_module(name)
     megatron_gaps.fill()
     _remember_help_texts()
 
