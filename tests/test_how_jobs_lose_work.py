@@ -42,6 +42,12 @@ LINES = {
         f"{ADOPTION}::test_a_model_in_the_save_folder_is_never_trained_over",
         f"{ADOPTION}::test_what_was_adopted_and_is_gone_is_no_reason_to_begin_at_random",
     ),
+    "a kill tears Megatron's tracker file: every later start ends with status 0, or trains from iteration 1": (
+        "real_megatron/test_checkpoint_args.py::test_a_torn_tracker_ends_no_start_and_what_is_read_is_no_difference",
+        "real_megatron/test_checkpoint_args.py::test_a_tracker_that_the_first_save_left_torn_is_no_checkpoint",
+        "real_megatron/test_checkpoint_args.py::"
+        "test_a_tracker_that_stock_megatron_left_torn_is_nobodys_leave_to_train_over_its_model",
+    ),
     "a loop goes on from checkpoints without data: weights of iteration 80, prompts of row 0": (
         f"{ADOPTION}::test_a_loop_that_does_not_say_where_its_prompts_were_is_refused",
         f"{ADOPTION}::test_roles_of_two_iterations_are_refused_with_what_lies_where",

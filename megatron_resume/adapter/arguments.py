@@ -12,7 +12,7 @@ from ..resume.base_options import flag
 from ..resume.choose import Resume
 from ..resume.overrides import differing
 from ..roles import FROZEN, canonical
-from . import adoption, configuration, evaluation, naming, ranks, session
+from . import adoption, configuration, early_args, evaluation, naming, ranks, session
 from .ending import truthful_end
 from .session import Session
 
@@ -59,9 +59,8 @@ def wrap_load_args_from_checkpoint(original: AnyFunction) -> AnyFunction:
     """`use_checkpoint_args` reads `load` before validation: a resumed role's must already stand there."""
 
     def load_args_from_checkpoint(args: Any, *rest: Any, **kwargs: Any) -> Any:
-        with truthful_end():
-            _begin(args)
-        return original(args, *rest, **kwargs)
+        with truthful_end(), early_args.found_where_it_lies(_begin(args), args):
+            return original(args, *rest, **kwargs)
 
     return load_args_from_checkpoint
 

@@ -5,8 +5,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from ..errors import ConfigError, ResumeError
+from ..errors import ConfigError, DamagedError, ResumeError
 from ..watch import marks
 from . import life, ranks
 
@@ -23,6 +24,17 @@ def truthful_end() -> Iterator[None]:
         life.ends_by(error)
         marks.fails_by(error)
         raise SystemExit(error.exit_code) from error
+
+
+@contextmanager
+def sys_exit_is_a_failure(args: Any) -> Iterator[None]:
+    """Megatron ends failed loads with a bare sys.exit(), which a launcher takes for success."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code in (None, 0):
+            raise DamagedError(f"Megatron gave up loading from {args.load}; its reason stands above") from end
+        raise
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from . import (
     session,
     whole_loads,
 )
-from .ending import truthful_end
+from .ending import sys_exit_is_a_failure, truthful_end
 from .session import Session
 
 logger = logging.getLogger("megatron_resume")
@@ -63,7 +63,7 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                 current.hold(role, margs)
                 if not current.evaluates:
                     save_folders.clear_before_load(current, role)
-            with _sys_exit_is_a_failure(margs), _loading(current):
+            with sys_exit_is_a_failure(margs), _loading(current):
                 if role is not None and current.resumes:
                     load = functools.partial(original, *args, **kwargs)
                     result = _load(current, current.resumes, role, margs, bound.arguments, load)
@@ -86,17 +86,6 @@ def _loading(current: Session) -> Iterator[None]:
         yield
     finally:
         current.is_loading = False
-
-
-@contextmanager
-def _sys_exit_is_a_failure(args: Any) -> Iterator[None]:
-    """Megatron ends failed loads with a bare sys.exit(), which a launcher takes for success."""
-    try:
-        yield
-    except SystemExit as end:
-        if end.code in (None, 0):
-            raise DamagedError(f"Megatron gave up loading from {args.load}; its reason stands above") from end
-        raise
 
 
 def _check_frozen_source(current: Session, args: Any, called_with: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..errors import UnsupportedMegatron
 from ..hooks import Hook, HookSet
-from . import arguments, index_builder, loading, ranks, saving, stopping, training
+from . import arguments, early_args, index_builder, loading, ranks, saving, stopping, training
 
 logger = logging.getLogger("megatron_resume")
 
@@ -36,6 +36,7 @@ HOOKS = (
         ("args",),
         arguments.wrap_load_args_from_checkpoint,
     ),
+    Hook("megatron.training.checkpointing", "read_metadata", ("tracker_filename",), early_args.wrap_read_metadata),
     Hook("megatron.training.initialize", "initialize_megatron", (), arguments.wrap_initialize_megatron),
     Hook(
         "megatron.core.datasets.utils",

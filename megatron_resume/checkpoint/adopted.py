@@ -7,6 +7,7 @@ from ..errors import DamagedError
 from ..roles import TRAINED
 from .atomic import replace
 from .layout import TRACKER, attempt_path
+from .leftovers import saved_iterations
 from .plain_files import open_plain
 from .records import Record, encode, read
 
@@ -40,13 +41,18 @@ def of_attempt(root: Path, attempt: int) -> dict[str, Adopted]:
 
 
 def iteration_in(save: Path) -> int:
-    """The iteration that Megatron's tracker in `save` names; 0 without one, and for a release, which has none."""
+    """The iteration that Megatron's tracker in `save` names; 0 without one, and for a release, which has none.
+
+    Where a kill left the tracker torn, the newest that lies there: a save writes it last.
+    """
     try:
         with open_plain(save / TRACKER) as file:
             text = file.read(MAX_TRACKER_BYTES).strip()
     except OSError:
         return 0
-    return int(text) if text.isdigit() else 0
+    if text.isdigit():
+        return int(text)
+    return 0 if text == b"release" else max(saved_iterations(save), default=0)
 
 
 def _path(root: Path, attempt: int, role: str) -> Path:

@@ -113,14 +113,3 @@ def test_progress_that_only_rank_0_asks_for_hangs_nothing(server: Server, tmp_pa
     run = Pretraining(server, tmp_path / "run")
     log = run.finish(LOOKS_AT_PROGRESS="1")
     assert "policy of iteration 3 will not be committed: episode 0 is not done" in log
-
-
-@pytest.mark.parametrize("format_", ["torch_dist", "torch"])
-def test_arguments_that_megatron_reads_from_its_own_checkpoint_are_no_difference(
-    server: Server, tmp_path: Path, format_: str
-) -> None:
-    save = str(tmp_path / "run" / "checkpoints")
-    run = Pretraining(server, tmp_path / "run", "--ckpt-format", format_, "--use-checkpoint-args", "--load", save)
-    run.killed("train_step@policy:5", committed=3)  # while Megatron writes nothing that it reads by itself
-    log = run.finish()
-    assert "saved with another configuration" not in log

@@ -1,0 +1,82 @@
+"""--use-checkpoint-args reads a checkpoint before its folder is put in order: no kill may end each start after it."""
+
+from pathlib import Path
+
+import pytest
+
+from support.job_on_disk import contents
+from support.pretraining import OnPlainMegatron, Pretraining, undisturbed_pretraining
+from support.runs import Server
+
+
+@pytest.fixture
+def job(server: Server, tmp_path: Path) -> Pretraining:
+    return reads_its_own(Pretraining(server, tmp_path / "run"))
+
+
+def reads_its_own(run: Pretraining) -> Pretraining:
+    run.argv += ["--use-checkpoint-args", "--load", str(saves(run))]
+    return run
+
+
+def saves(run: Pretraining) -> Path:
+    return run.output / "checkpoints"
+
+
+def tear(run: Pretraining) -> None:
+    """Leave what a kill leaves in the moment in which Megatron writes it."""
+    tracker = saves(run) / "latest_checkpointed_iteration.txt"
+    assert tracker.read_text().isdigit()
+    tracker.write_text("")
+
+
+@pytest.mark.parametrize("format_", ["torch_dist", "torch"])
+def test_a_torn_tracker_ends_no_start_and_what_is_read_is_no_difference(
+    server: Server, shared_folder: Path, job: Pretraining, format_: str
+) -> None:
+    job.argv += ["--ckpt-format", format_]
+    job.killed("commit.end")
+    tear(job)
+    log = job.finish()
+    assert "attempt 2 resumes from iteration 3 of attempt 1" in log
+    assert "saved with another configuration" not in log
+    assert job.effective() == undisturbed_pretraining(server, shared_folder).effective()
+
+
+def test_a_tracker_that_the_first_save_left_torn_is_no_checkpoint(
+    server: Server, shared_folder: Path, job: Pretraining
+) -> None:
+    job.killed("model.synced")
+    tear(job)
+    log = job.finish()
+    assert "attempt 2 starts fresh" in log
+    assert job.effective() == undisturbed_pretraining(server, shared_folder).effective()
+
+
+def test_a_model_that_was_moved_aside_is_read_where_it_lies(job: Pretraining) -> None:
+    job.killed("commit.end:2")
+    command = list(job.argv)
+    job.argv += ["--load-data-checkpoint-iteration", "3"]
+    job.killed("train_step@policy:2")
+    assert (saves(job) / "abandoned/a0002/iter_0000006").is_dir()
+    job.argv = [*command, "--load-data-checkpoint-iteration", "6", "--load-data-checkpoint-attempt", "1"]
+    log = job.finish()
+    assert "attempt 3 resumes from iteration 6 of attempt 1" in log
+
+
+def test_a_tracker_that_stock_megatron_left_torn_is_nobodys_leave_to_train_over_its_model(
+    server: Server, tmp_path: Path
+) -> None:
+    before = OnPlainMegatron(server, tmp_path / "run", "--exit-interval", "3")
+    before.finish()
+    tear(before)
+    model = contents(saves(before))
+    before.losses[0].unlink()
+    code, log = Pretraining(server, before.output).start()
+    assert (code, "policy would train over iteration 3 in its --save" in log) == (78, True), log[-3000:]
+    for run, ends in ((OnPlainMegatron(server, before.output), 0), (Pretraining(server, before.output), 65)):
+        code, log = reads_its_own(run).start()
+        assert (code, "Invalid metadata file" in log) == (ends, True), log[-3000:]
+        assert not run.losses[-1].exists()
+    assert "Megatron gave up loading from" in log
+    assert contents(saves(before)) == model
