@@ -3,8 +3,6 @@
 import os
 import pty
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from megatron_resume.cli import main
 from support import PROGRAMS
 from support.job_on_disk import JobOnDisk, contents
 from support.ordinary_user import as_an_ordinary_user, open_folder
-from support.pool import PLAIN, Pool, run
+from support.pool import PLAIN, Pool, Program, run
 
 COMMANDS = ["status", "explain", "verify", "verify --deep"]
 LONG = "a_folder_with_a_name_of_some_length_[bold]"
@@ -57,12 +55,14 @@ def printed(pool: Pool, command: str, root: Path, **more: str) -> str:
     return done.stdout
 
 
-def printed_on_a_terminal(command: str, root: Path, **more: str) -> str:
+def printed_on_a_terminal(pool: Pool, command: str, root: Path, **more: str) -> str:
     ours, theirs = pty.openpty()
-    arguments = [sys.executable, "-m", "megatron_resume", *command.split(), str(root)]
-    with subprocess.Popen(arguments, stdout=theirs, stderr=theirs, env=environment(TERM="xterm-256color", **more)):
-        os.close(theirs)
-        said = b"".join(iter(lambda: read_or_end(ours), b""))
+    words = ("-m", "megatron_resume", *command.split(), str(root))
+    with open(theirs, "w") as terminal:
+        environ = environment(TERM="xterm-256color", **more)
+        program = Program(pool, PROGRAMS / "python.py", *words, environ=environ, output=terminal, kind=PLAIN)
+    said = b"".join(iter(lambda: read_or_end(ours), b""))
+    program.close()
     os.close(ours)
     return said.decode()
 
@@ -127,9 +127,9 @@ def test_there_are_no_escape_codes_without_a_terminal(command: str, long_job: Jo
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_color_is_obeyed_on_a_terminal(command: str, long_job: JobOnDisk) -> None:
-    assert "\x1b[1m" in printed_on_a_terminal(command, long_job.root)
-    assert "\x1b" not in printed_on_a_terminal(command, long_job.root, NO_COLOR="1")
+def test_no_color_is_obeyed_on_a_terminal(command: str, long_job: JobOnDisk, torch_pool: Pool) -> None:
+    assert "\x1b[1m" in printed_on_a_terminal(torch_pool, command, long_job.root)
+    assert "\x1b" not in printed_on_a_terminal(torch_pool, command, long_job.root, NO_COLOR="1")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 
 from megatron_resume.processes import descendants
+from support import PROGRAMS, TESTS
 from support.launched_ranks import RANK, Launched
-from support.pool import Pool
+from support.pool import Pool, run
+from support.programs.forked_launch import COMM
 from support.waiting import until
+
+CLOSED = """
+import os, runpy, sys
+os.closerange(0, 2)
+sys.stdin = sys.stdout = None
+runpy.run_path({program!r}, run_name="__main__")
+"""
 
 
 @pytest.fixture
@@ -48,11 +57,19 @@ def test_an_engine_that_is_no_program_is_named(tmp_path: Path) -> None:
     assert f"{engine} cannot be started: Exec format error" in ended.stderr
 
 
-def test_without_an_output_the_code_is_that_of_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("as_typed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_without_an_output_the_code_is_that_of_the_job(torch_pool: Pool, tmp_path: Path, as_typed: bool) -> None:
     (tmp_path / "rank.py").write_text("raise SystemExit(78)")
-    line = 'exec "$0" -m megatron_resume launch -- "$1" <&- >&-'
-    ended = subprocess.run(["bash", "-c", line, sys.executable, str(tmp_path / "rank.py")], stderr=subprocess.PIPE)
+    words = ("-m", "megatron_resume", "launch", "--", str(tmp_path / "rank.py"))
+    if as_typed:
+        typed = ["bash", "-c", 'exec "$0" "$@" <&- >&-', sys.executable, *words]
+        ended = subprocess.run(typed, stderr=subprocess.PIPE, text=True)
+    else:
+        (tmp_path / "closed.py").write_text(CLOSED.format(program=str(PROGRAMS / "forked_launch.py")))
+        environ = {**os.environ, COMM: "closed", "PYTHONPATH": str(TESTS)}
+        ended = run(torch_pool, tmp_path / "closed.py", *words[2:], environ=environ)
     assert ended.returncode == 78, ended.stderr
+    assert "exit code 78" in ended.stderr
 
 
 @pytest.mark.parametrize("as_typed", [False, pytest.param(True, marks=pytest.mark.slow)])
