@@ -11,7 +11,7 @@ from pathlib import Path
 how, folder = sys.argv[1], Path(sys.argv[2])
 rank, restart = int(os.environ["RANK"]), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 if how == "fatal" and restart:
-    time.sleep(600)  # as one imports for seconds: meanwhile `launch` ends it
+    time.sleep(60)  # as one imports for seconds: meanwhile `launch` ends it
 is_first = not any(folder.glob("pid*"))
 (folder / f"pid{os.getpid()}").touch()
 (folder / f"started{restart}.{rank}").touch()
