@@ -41,7 +41,7 @@ check() {
     if grep -q "assertion violated" pan.log; then
         line=$(spin -t "$@" protocol.pml 2>&1 |
             sed -nE 's/^spin: protocol.pml:([0-9]+), Error: assertion violated.*/\1/p' | head -1)
-        outcome=$(sed -n "${line:-1}p" protocol.pml | sed -nE 's/.*\/\* law: (.*) \*\/.*/\1/p')
+        outcome=$(sed -n "${line:-1},/;/p" protocol.pml | sed -nE 's/.*\/\* law: (.*) \*\/.*/\1/p' | head -1)
         outcome=${outcome:-an assertion without a name fails}
     elif grep -q "errors: 0" pan.log && ! grep -qE "$unfinished" pan.log; then
         outcome=holds
