@@ -79,6 +79,12 @@ LINES = {
         "test_pretraining_that_is_called_again_after_a_fault_ends_its_process_and_the_next_one_resumes",
         "real_megatron/test_in_process_restart.py::test_the_option_for_it_is_refused_by_name",
     ),
+    "a start over goes on from a non-persistent checkpoint; one before the first commit is refused for it": (
+        "real_megatron/test_non_persistent.py::test_a_start_over_begins_at_the_first_iteration",
+        "real_megatron/test_non_persistent.py::"
+        "test_a_stock_job_goes_on_from_one_as_often_as_it_dies_before_its_first_commit",
+        "real_megatron/test_non_persistent.py::test_what_is_tracked_begins_anew_with_the_model",
+    ),
     "a newer non-persistent checkpoint is left aside without a word": (
         "real_megatron/test_stock_pretrain.py::test_a_newer_non_persistent_checkpoint_is_named_and_not_used",
     ),

@@ -79,7 +79,9 @@ def loaded(current: Session, role: str, args: Any, iteration: int) -> None:
     if ranks.rank() != 0 or not current.attempt:
         return
     folder = session.resolved(args.load)
-    adopted.write(current.root, current.attempt, Adopted(role=role, iteration=iteration, directory=folder))
+    if not getattr(args, "non_persistent_ckpt_type", None) or iteration <= _expected(current, args):
+        # A non-persistent one may be gone by the next start, and does not lie there to be trained over.
+        adopted.write(current.root, current.attempt, Adopted(role=role, iteration=iteration, directory=folder))
     logger.info(
         "attempt %d adopts iteration %d of %s from %s: it trains on from there, and its first save makes the first "
         "resume point",

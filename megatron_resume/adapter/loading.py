@@ -68,7 +68,9 @@ def wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
                     load = functools.partial(original, *args, **kwargs)
                     result = _load(current, current.resumes, role, margs, bound.arguments, load)
                 else:
-                    with base_weights.as_given(current, margs, bound.arguments):
+                    is_of_no_use = non_persistent.is_of_no_use(current, role, margs)
+                    given = base_weights.as_given(current, margs, bound.arguments)
+                    with given, non_persistent.left_out(margs, if_=is_of_no_use):
                         result = original(*args, **kwargs)
                     with truthful_end():
                         _loaded_otherwise(current, margs, result)
@@ -145,7 +147,7 @@ def _load(
     _check_files(resume, role)
     non_persistent.tell_of_newer(resume, role, args)
     whole = whole_loads.checked(current, resume, role, args, called_with)
-    with _no_other_checkpoint_wins(args), marks.loading(resume.point.name), whole:
+    with non_persistent.left_out(args), marks.loading(resume.point.name), whole:
         result = load()
     _check_files(resume, role)
     _audit(current, resume, role, args, result, called_with.get("opt_param_scheduler"))
@@ -153,17 +155,6 @@ def _load(
         curves.continue_after(resume.point.iteration)
     current.loaded[role] = resume.point.iteration
     return result
-
-
-@contextmanager
-def _no_other_checkpoint_wins(args: Any) -> Iterator[None]:
-    """A non-persistent checkpoint at or beyond `ckpt_step` would be loaded instead of the resume point."""
-    kind = getattr(args, "non_persistent_ckpt_type", None)
-    args.non_persistent_ckpt_type = None
-    try:
-        yield
-    finally:
-        args.non_persistent_ckpt_type = kind
 
 
 def _check_files(resume: Resume, role: str) -> None:

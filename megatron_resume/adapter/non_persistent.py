@@ -1,13 +1,17 @@
-"""Megatron's non-persistent checkpoints: a resume that leaves a newer one unused says so."""
+"""Megatron's non-persistent checkpoints: a start that leaves a newer one of its job unused says so."""
 
 import logging
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from ..checkpoint import attempts
 from ..checkpoint.layout import TRACKER, model_folder
 from ..resume.choose import Resume
-from . import ranks
+from . import ranks, session
+from .session import Session
 
 logger = logging.getLogger("megatron_resume")
 
@@ -32,6 +36,47 @@ def tell_of_newer(resume: Resume, role: str, args: Any) -> None:
             role,
             resume.point.name,
         )
+
+
+@contextmanager
+def left_out(args: Any, *, if_: bool = True) -> Iterator[None]:
+    """Meanwhile Megatron looks for none: one at or beyond `ckpt_step` would be loaded instead of the resume point."""
+    kind = getattr(args, "non_persistent_ckpt_type", None)
+    args.non_persistent_ckpt_type = None if if_ else kind
+    try:
+        yield
+    finally:
+        args.non_persistent_ckpt_type = kind
+
+
+def is_of_no_use(current: Session, role: str | None, args: Any) -> bool:
+    """Whether this start, which is fresh, is to leave out what an earlier attempt of the job left. Call on every rank.
+
+    That is a start over, or one whose prompts or other role would be of another moment.
+    """
+    if role is None or current.resumes or getattr(args, "non_persistent_ckpt_type", None) is None:
+        return False
+    return bool(ranks.from_rank_0([int(ranks.rank() == 0 and _is_left_out(current, role, args))])[0])
+
+
+def _is_left_out(current: Session, role: str, args: Any) -> bool:
+    has_more = current.counts_episodes or current.tracked.objects or len(current.config.trained_roles) > 1
+    is_later = bool(attempts.started(current.root) - {current.attempt})
+    if not current.starts_over and not (current.may_adopt and has_more and is_later):
+        return False
+    load = session.resolved(args.load) if args.load else ""
+    in_own_folder = bool(getattr(args, "non_persistent_global_ckpt_dir", None)) or load == session.resolved(args.save)
+    if args.non_persistent_ckpt_type == "global" and not in_own_folder:
+        return False  # that of the model that training begins from
+    found = _newer(args, load, 0)
+    if found is not None:
+        logger.warning(
+            "%s holds a checkpoint of %s by an earlier attempt and is not used: this attempt starts fresh, and "
+            "non-persistent checkpoints hold neither prompts nor tracked state",
+            found,
+            role,
+        )
+    return found is not None
 
 
 def _newer(args: Any, directory: str, iteration: int) -> str | None:

@@ -131,6 +131,11 @@ class Session(msgspec.Struct):
         return isinstance(self.outcome, Fresh) and not self.outcome.requested
 
     @property
+    def starts_over(self) -> bool:
+        """Whether what this job saved before is to be as if it were not there."""
+        return isinstance(self.outcome, Fresh) and self.outcome.start_over and not self.evaluates
+
+    @property
     def adopted(self) -> dict[str, int]:
         """Trained role -> iteration of Megatron's own that this fresh start continues from; {} if there is none."""
         return {role: iteration for role, iteration in self.loaded.items() if iteration} if self.may_adopt else {}
