@@ -83,11 +83,17 @@ def accepted(outcome: Outcome) -> Fresh | Resume:
 
 
 def outcome_at(
-    root: Path, config: ResumeConfig, point: PointName | None, *, requested: bool, read: ReadPoint = read_own_files
+    root: Path,
+    config: ResumeConfig,
+    point: PointName | None,
+    *,
+    requested: bool,
+    start_over: bool = False,
+    read: ReadPoint = read_own_files,
 ) -> Fresh | Resume:
     """The outcome that another process decided on: `point`, or a fresh start."""
     if point is None:
-        return Fresh("the other processes of this job began so", requested=requested)
+        return Fresh("the other processes of this job began so", requested=requested, start_over=start_over)
     return Resume(read(root, point, config.trained_roles), "the other processes of this job continue from it")
 
 

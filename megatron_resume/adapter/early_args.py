@@ -13,11 +13,11 @@ from typing import Any
 from ..checkpoint import leftovers
 from ..checkpoint.adopted import iteration_in
 from ..checkpoint.digests import digests_of
-from ..checkpoint.folder import find_model
+from ..checkpoint.folder import find_model, moved_aside
 from ..checkpoint.layout import model_folder
 from ..errors import ConfigError
 from ..hooks import AnyFunction
-from . import ranks, session
+from . import naming, non_persistent, ranks, session
 from .ending import sys_exit_is_a_failure
 from .session import Session
 
@@ -33,7 +33,9 @@ def found_where_it_lies(current: Session | None, args: Any) -> Iterator[None]:
     load = args.load
     args.load = _folder_now(current, load)
     try:
-        with sys_exit_is_a_failure(args):
+        leaves_out = current is not None and (current.resumes is not None or current.starts_over)
+        without = non_persistent.left_out(args, if_=leaves_out)
+        with sys_exit_is_a_failure(args), _save_is_known(current, args), without:
             yield
     finally:
         args.load = load
@@ -44,10 +46,8 @@ def _folder_now(current: Session | None, load: str | None) -> str | None:
         return load
     point = current.resumes.point
     name = model_folder(point.iteration)
-    if os.path.isdir(os.path.join(load, name)):
-        return load
     for role, save in point.directories.items():
-        if str(save) == load:
+        if str(save) == load and (not (save / name).is_dir() or any(moved_aside(save, name))):
             receipt = point.receipts[role]
             model = point.models.get(role) or find_model(save, receipt, digests_of(current.root, receipt))
             if model.name != name:
@@ -57,6 +57,20 @@ def _folder_now(current: Session | None, load: str | None) -> str | None:
                 )
             return str(model.parent)
     return load
+
+
+@contextmanager
+def _save_is_known(current: Session | None, args: Any) -> Iterator[None]:
+    """Meanwhile a process whose role nobody named yet holds the one that it will turn out to train, if it has one."""
+    role = naming.only_role(current, args) if current is not None and args.save else None
+    if current is None or role is None:
+        yield
+        return
+    current.save_folders[role] = session.resolved(args.save)
+    try:
+        yield
+    finally:
+        del current.save_folders[role]
 
 
 def wrap_read_metadata(original: AnyFunction) -> AnyFunction:
@@ -75,12 +89,13 @@ def wrap_read_metadata(original: AnyFunction) -> AnyFunction:
 
 def _to_load(current: Session, folder: str) -> int | None:
     """The iteration, -1 for none; None where Megatron's tracker says it."""
-    folder = session.resolved(folder)
+    folder, resumes = session.resolved(folder), current.resumes
+    if resumes is not None:
+        saves = {session.resolved(str(save)) for save in resumes.point.directories.values()}
+        return resumes.point.iteration if folder in saves else None
     if folder not in current.save_folders.values():
         return None
-    if current.resumes is not None:
-        return current.resumes.point.iteration
     ours = leftovers.iterations_of_job(current.root)
-    if not current.may_adopt or iteration_in(Path(folder)) not in ours:
+    if not (current.may_adopt or current.starts_over) or iteration_in(Path(folder)) not in ours:
         return None
     return max((i for i in leftovers.saved_iterations(Path(folder)) if i not in ours), default=-1)

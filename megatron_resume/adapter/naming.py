@@ -44,14 +44,20 @@ def settle(current: Session, args: Any) -> None:
     Raises:
         ResumeError: What it saves could never be resumed.
     """
-    given = getattr(args, "resume_role", None)
-    role = canonical(given) if given else TRAINED[0]
-    if current.config.trained_roles or role in FROZEN:
+    role = only_role(current, args)
+    if role is None:
         return
     current.config = msgspec.structs.replace(current.config, trained_roles=(role,), resume_role=role)
     current.role_of_command = role
     current.hold(role, args)
     adoption.check_save_folder(current, role, args)
+
+
+def only_role(current: Session, args: Any) -> str | None:
+    """The trained role of a process that named none, should it hold one model; None where roles are known."""
+    given = getattr(args, "resume_role", None)
+    role = canonical(given) if given else TRAINED[0]
+    return None if current.config.trained_roles or role in FROZEN else role
 
 
 def check_begun(current: Session, role: str, iteration: int) -> str | None:

@@ -179,7 +179,8 @@ def follow(root: Path, config: ResumeConfig) -> Fresh | Resume:
             lease = leases.read_lease(root, number, role)
             if lease is not None and lease.start == name and attempts.has_started(root, number):
                 begun = read_start(root, number)
-                return outcome_at(root, config, begun.parent, requested=begun.requested.begins_anew)
+                asked = begun.requested
+                return outcome_at(root, config, begun.parent, requested=asked.begins_anew, start_over=asked.start_over)
         time.sleep(_POLL_S)
     raise RejoinError(f"rank 0 did not begin an attempt in {root} within {FOLLOW_S:.0f} s")
 

@@ -229,10 +229,15 @@ def find_model(save: Path, receipt: Receipt, digest_of: DigestOf) -> Path:
     problem = problem_with_files(save / name, receipt.files, digest_of)
     if problem is None:
         return save / name
-    for aside in sorted(glob.glob(f"{glob.escape(str(save / ABANDONED))}/*/{name}*"), reverse=True):
-        if problem_with_files(Path(aside), receipt.files, digest_of) is None:
-            return Path(aside)
+    for aside in moved_aside(save, name):
+        if problem_with_files(aside, receipt.files, digest_of) is None:
+            return aside
     raise DamagedError(f"{receipt.role}: {problem}")
+
+
+def moved_aside(save: Path, name: str) -> Iterator[Path]:
+    """Where later attempts have put model folders `name` of `save`, newest first."""
+    yield from map(Path, sorted(glob.glob(f"{glob.escape(str(save / ABANDONED))}/*/{name}*"), reverse=True))
 
 
 def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:
