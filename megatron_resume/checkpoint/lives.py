@@ -1,5 +1,6 @@
 """The lives of a job, newest first: how each ended, and what it had come to."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ NEW_BUDGET_VARIABLE = "MEGATRON_RESUME_NEW_BUDGET"  # names the launch that is t
 MAX_LIVES = 10_000  # without an attempt
 # Not SIGABRT, by which NCCL's watchdog ends a rank that lost its peer, nor SIGBUS, as of a full /dev/shm.
 _CRASHES = ("SIGSEGV", "SIGFPE", "SIGILL")
+_UNREAD = (  # of storage or of this machine; a file that is missing, or of bad content, is another thing
+    *(errno.EACCES, errno.EAGAIN, errno.EDQUOT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EINTR, errno.EIO),
+    *(errno.EMFILE, errno.ENETDOWN, errno.ENETUNREACH, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ENOTCONN),
+    *(errno.EPERM, errno.ESHUTDOWN, errno.ESTALE, errno.ETIMEDOUT),
+)
 _OPTIONS = (78, 203)  # exit codes
 _SHOWN = 300  # characters of a message
 _MEMORY = ("MemoryError", "OutOfMemoryError")
@@ -109,10 +115,13 @@ def failed_loads(root: Path) -> dict[PointName, str]:
 
 
 def _is_of_the_point(cause: Failure) -> bool:
-    """Whether the point may be what ended its load, and not a death elsewhere, a lack of memory, or an option."""
+    """Whether the point may be what ended its load.
+
+    And not a death elsewhere, a lack of memory, an option, or storage that did not answer: the next start tries again.
+    """
     if cause.how == "killed":
         return cause.signal in _CRASHES
-    if cause.how != "error" or _lost_its_peer(cause):
+    if cause.how != "error" or _lost_its_peer(cause) or any(f"[Errno {code}]" in cause.message for code in _UNREAD):
         return False
     return cause.exit_code not in _OPTIONS and cause.error not in _MEMORY
 

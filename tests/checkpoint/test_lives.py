@@ -154,11 +154,20 @@ def test_a_death_from_outside_says_nothing_of_the_point_that_was_loaded(job: Job
         {"how": "hang", "error": "hang", "exit_code": 201},
         {"error": "OutOfMemoryError"},
         {"error": "RuntimeError", "message": "Connection reset by peer"},
+        {"error": "OSError", "message": "[Errno 116] Stale file handle: '__0_0.distcp'"},
+        {"error": "CheckpointException", "message": "ranks:dict_keys([1])\nOSError: [Errno 24] Too many open files"},
         {"error": "ConfigError", "exit_code": 78},
         {"error": "RejoinError", "exit_code": 203},
     ):
         fails(job, attempt, loading=point, **fields)
         assert failed_loads(job.root) == {}, fields
+
+
+def test_a_file_that_is_gone_does(job: JobOnDisk) -> None:
+    point = job.save(job.attempt(), 4)
+    message = "[Errno 2] No such file or directory: '__0_0.distcp'"
+    fails(job, job.attempt(point), loading=point, error="FileNotFoundError", message=message)
+    assert list(failed_loads(job.root)) == [point]
 
 
 def test_a_crash_in_native_code_does(job: JobOnDisk) -> None:

@@ -1,5 +1,6 @@
 """A load that fails costs no point: neither that one for ever, nor those in between."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ restore = OptimizerParamScheduler.load_state_dict
 
 def restore_or_fail(self, state):
     if str(arguments_now().ckpt_step) in os.environ.get("UNLOADABLE", "").split(","):
+        if "ERRNO" in os.environ:
+            raise OSError(int(os.environ["ERRNO"]), "the storage does not answer")
         raise RuntimeError("the options do not fit the checkpoint")
     restore(self, state)
 
@@ -58,6 +61,14 @@ def test_options_that_no_point_can_be_loaded_with_cost_nothing(
     assert models(job) == {"iter_0000003", "iter_0000006"}, "it has not trained"
     log = job.finish()
     assert "attempt 4 resumes from iteration 6 of attempt 1" in log
+    assert job.effective() == undisturbed_pretraining(server, shared_folder).effective()
+
+
+def test_storage_that_did_not_answer_costs_no_iteration(server: Server, shared_folder: Path, job: Pretraining) -> None:
+    code, log = job.start(UNLOADABLE="6", ERRNO=str(errno.ESTALE))
+    assert (code, "the storage does not answer" in log) == (1, True), log[-4000:]
+    job.losses.pop()
+    assert "attempt 3 resumes from iteration 6 of attempt 1" in job.finish()
     assert job.effective() == undisturbed_pretraining(server, shared_folder).effective()
 
 
