@@ -24,6 +24,11 @@ def check(args: Any) -> None:
             f"--ckpt-format {format_of(args)} is not supported: that a run resumes exactly was seen with "
             f"{' and '.join(PROVEN)} only. Use --ckpt-format torch_dist, or leave out --data-checkpoint-path"
         )
+    if _is_sgd_in_shards(args):
+        raise ConfigError(
+            "--optimizer sgd with --ckpt-format torch_dist is not supported: Megatron cannot load the optimizer that "
+            "it saved ('NoneType' object is not callable). Use --ckpt-format torch"
+        )
     if not _is_distributed_adam(args) or _has_fused_adam():
         return
     if getattr(args, "dist_ckpt_optim_fully_reshardable", False):
@@ -51,8 +56,18 @@ def format_of(args: Any) -> str:
     return str(getattr(args, "ckpt_format", "torch"))
 
 
+def _is_distributed(args: Any) -> bool:
+    return bool(getattr(args, "use_distributed_optimizer", False))
+
+
+def _is_sgd_in_shards(args: Any) -> bool:
+    """Megatron gives SGD nothing that makes its state before it is loaded, and calls that all the same."""
+    is_sgd = getattr(args, "optimizer", "adam") == "sgd" and not _is_distributed(args)
+    return is_sgd and format_of(args) == "torch_dist"
+
+
 def _is_distributed_adam(args: Any) -> bool:
-    return bool(getattr(args, "use_distributed_optimizer", False)) and getattr(args, "optimizer", "adam") == "adam"
+    return _is_distributed(args) and getattr(args, "optimizer", "adam") == "adam"
 
 
 def _has_fused_adam() -> bool:
