@@ -1,5 +1,6 @@
 """Whatever ends or stops a rank, the run under `launch` comes to its end by itself, and nothing differs."""
 
+import functools
 import json
 import signal
 import socket
@@ -119,9 +120,10 @@ def test_ten_failures_with_progress_between_them_are_survived(
     undisturbed, run = new_run("dp2", name="undisturbed"), new_run("dp2")
     undisturbed.num_ranks = run.num_ranks = 1
     launch(undisturbed, ranks=1, episodes=11).finish()
-    codes = [launch(run, hang=how, times=10, rank=0, ranks=1, episodes=11, policy="max_restarts: 3").end()]
+    fails = functools.partial(launch, run, hang=how, times=10, rank=0, ranks=1, episodes=11, committed=True)
+    codes = [fails(policy="max_restarts: 3").end()]
     while codes[-1] == -signal.SIGKILL:
-        codes.append(launch(run, hang=how, times=10, rank=0, ranks=1, episodes=11, policy="max_restarts: 3").end())
+        codes.append(fails(policy="max_restarts: 3").end())
     assert codes == ([0] if how == "kill" else [-signal.SIGKILL] * 10 + [0])
     assert (run.output / "hung").stat().st_size == 10
     assert_identical(run, undisturbed)

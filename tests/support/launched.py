@@ -35,8 +35,11 @@ class Launched:
         ranks: int = 2,
         episodes: int = 3,
         forked: bool = False,
+        committed: bool = False,
     ) -> None:
         """`hang` names how rank `rank` ends or hangs in the first lives of the run, before their train step `at`.
+
+        Where rank 0 is to end once this life has `committed` a point, it does.
 
         `flags` are those of launch. `forked` spares the seconds in which torchrun and its ranks import Megatron.
         """
@@ -48,6 +51,7 @@ class Launched:
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("MEGATRON_RESUME_")},
             **(faults if hang else {}),
+            **({"HANG_COMMITTED": str(run.data_checkpoint)} if committed else {}),
             "HANG_RANK": str(rank),
             "HANG_AT": str(at),
             "OMP_NUM_THREADS": "1",

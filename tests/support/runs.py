@@ -199,6 +199,11 @@ def status_of(data_checkpoint: Path) -> dict[str, Any]:
     return report
 
 
+def newest_committed(data_checkpoint: Path) -> int:
+    """The newest iteration that is; 0 for none."""
+    return max((int(path.parent.name[5:12]) for path in data_checkpoint.glob("iter_*/COMMITTED")), default=0)
+
+
 def has_committed(data_checkpoint: Path, iteration: int) -> bool:
     """In the first attempt."""
     return (data_checkpoint / PointName(iteration, 1).folder / COMMITTED).exists()

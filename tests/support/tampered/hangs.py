@@ -17,7 +17,8 @@ def rank():
     Several ways, with commas between them, are those of the lives in turn.
 
     It does so before train step `HANG_AT` of the life: by default that of policy in the third iteration, after the
-    first save. The file `HUNG` has a byte for each of these lives.
+    first save. Where `HANG_COMMITTED` names the data checkpoint folder, this life has committed a point before.
+    The file `HUNG` has a byte for each of these lives.
     """
     ways, hung = os.environ["HANG"].split(","), Path(os.environ["HUNG"])
     times = hung.stat().st_size if hung.exists() else 0
@@ -40,10 +41,18 @@ def rank():
     def step_or_hang(*args, **kwargs):
         calls.append(1)
         if len(calls) == int(os.environ.get("HANG_AT", "5")):
+            if "HANG_COMMITTED" in os.environ:
+                until_committed(Path(os.environ["HANG_COMMITTED"]))
             hang()
         return train_step(*args, **kwargs)
 
     training.train_step = step_or_hang
+
+
+def until_committed(root):
+    newest = max(path.name for path in (root / "attempts").iterdir())
+    while not list(root.glob(f"iter_*.a{newest}/COMMITTED")):
+        time.sleep(0.02)
 
 
 def for_ever():
