@@ -1,5 +1,6 @@
 """Loops that leave the end of asynchronous saves to nobody: our hooks finish them, or the process says so."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def test_saves_that_megatron_never_finishes_are_named_in_the_last_line_and_the_j
 ) -> None:
     run = new_run("dp2", *ASYNC)
     ended = run.tampered("finalizing.finishes_nothing")
-    assert ended.codes == [78, 0], ended.log[-4000:]
+    assert ended.codes[0] == 78, ended.log[-4000:]
+    assert ended.codes[1] in (0, -signal.SIGTERM), "a launcher ends it with rank 0, if it is still there"
     last = [line for line in ended.log.splitlines() if "megatron_resume" in line][-1]
     assert "policy of iteration 6, value of iteration 6 will never be committed" in last
     assert "ERROR" in last
