@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from support.job_on_disk import contents
-from support.runs import ALONE, Run
+from support.runs import ALONE, ITERATIONS_PER_EPISODE, Run
 
 
 def test_with_all_points_damaged_the_start_is_refused_with_65(copy_of_interrupted: Run) -> None:
@@ -123,7 +123,7 @@ def test_a_loop_that_saves_in_mid_episode_only_ends_before_all_its_work_hangs_on
 def test_a_save_in_mid_episode_with_its_experience_tracked_is_committed(new_run: Callable[..., Run]) -> None:
     run = new_run(ALONE)
     tamper = "loop_order.save_before_advance_with_experience"
-    run.killed("save.begin@policy:2", tamper=tamper)
+    run.killed("save.begin@policy:2", tamper=tamper, committed=ITERATIONS_PER_EPISODE)
     assert run.status()["roles"]["policy"]["episode"] == 0
     ended = run.start(tamper=tamper)
     assert "experience restored: [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] [0, 1, 2]" in ended.log

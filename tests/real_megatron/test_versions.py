@@ -105,7 +105,7 @@ def test_where_megatron_switches_asynchronous_saves_off_they_are_committed_all_t
 ) -> None:
     """From 0.16 on, without --use-persistent-ckpt-worker; before, they are asynchronous."""
     run = new_run("dp2", "--async-save")
-    run.killed("train_step@policy:5")
+    run.killed("train_step@policy:5", committed=ITERATIONS_PER_EPISODE)
     ended = run.finish()
     assert "resumes from iteration" in ended.log
     assert_identical(run, undisturbed("dp2"))
