@@ -59,8 +59,12 @@ def wrap_load_args_from_checkpoint(original: AnyFunction) -> AnyFunction:
     """`use_checkpoint_args` reads `load` before validation: a resumed role's must already stand there."""
 
     def load_args_from_checkpoint(args: Any, *rest: Any, **kwargs: Any) -> Any:
-        with truthful_end(), early_args.found_where_it_lies(_begin(args), args):
-            return original(args, *rest, **kwargs)
+        with truthful_end():
+            current = _begin(args)
+            if current is not None:
+                with early_args.found_where_it_lies(current, args):
+                    return original(args, *rest, **kwargs)
+        return original(args, *rest, **kwargs)
 
     return load_args_from_checkpoint
 

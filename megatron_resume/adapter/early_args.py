@@ -23,7 +23,7 @@ from .session import Session
 
 
 @contextmanager
-def found_where_it_lies(current: Session | None, args: Any) -> Iterator[None]:
+def found_where_it_lies(current: Session, args: Any) -> Iterator[None]:
     """Meanwhile `args.load` of a resumed role is the folder that holds the point's model, moved aside or not.
 
     Raises:
@@ -33,7 +33,7 @@ def found_where_it_lies(current: Session | None, args: Any) -> Iterator[None]:
     load = args.load
     args.load = _folder_now(current, load)
     try:
-        leaves_out = current is not None and (current.resumes is not None or current.starts_over)
+        leaves_out = current.resumes is not None or current.starts_over
         without = non_persistent.left_out(args, if_=leaves_out)
         with sys_exit_is_a_failure(args), _save_is_known(current, args), without:
             yield
@@ -41,8 +41,8 @@ def found_where_it_lies(current: Session | None, args: Any) -> Iterator[None]:
         args.load = load
 
 
-def _folder_now(current: Session | None, load: str | None) -> str | None:
-    if current is None or current.resumes is None or load is None:
+def _folder_now(current: Session, load: str | None) -> str | None:
+    if current.resumes is None or load is None:
         return load
     point = current.resumes.point
     name = model_folder(point.iteration)
@@ -60,10 +60,10 @@ def _folder_now(current: Session | None, load: str | None) -> str | None:
 
 
 @contextmanager
-def _save_is_known(current: Session | None, args: Any) -> Iterator[None]:
+def _save_is_known(current: Session, args: Any) -> Iterator[None]:
     """Meanwhile a process whose role nobody named yet holds the one that it will turn out to train, if it has one."""
-    role = naming.only_role(current, args) if current is not None and args.save else None
-    if current is None or role is None:
+    role = naming.only_role(current, args) if args.save else None
+    if role is None:
         yield
         return
     current.save_folders[role] = session.resolved(args.save)

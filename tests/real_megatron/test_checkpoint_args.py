@@ -113,7 +113,10 @@ def test_a_tracker_that_stock_megatron_left_torn_is_nobodys_leave_to_train_over_
     before.losses[0].unlink()
     code, log = Pretraining(server, before.output).start()
     assert (code, "policy would train over iteration 3 in its --save" in log) == (78, True), log[-3000:]
-    for run, ends in ((OnPlainMegatron(server, before.output), 0), (Pretraining(server, before.output), 65)):
+    idle = Pretraining(server, before.output)
+    at = idle.argv.index("--data-checkpoint-path")
+    del idle.argv[at : at + 2]
+    for run, ends in ((OnPlainMegatron(server, before.output), 0), (idle, 0), (Pretraining(server, before.output), 65)):
         code, log = reads_its_own(run).start()
         assert (code, "Invalid metadata file" in log) == (ends, True), log[-3000:]
         assert not run.losses[-1].exists()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from megatron_resume.checkpoint.layout import COMMITTED, PointName
+from megatron_resume.checkpoint.layout import COMMITTED, PointName, parse_point
 from megatron_resume.cli import main as command_line
 
 from . import ROOT
@@ -201,7 +201,8 @@ def status_of(data_checkpoint: Path) -> dict[str, Any]:
 
 def newest_committed(data_checkpoint: Path) -> int:
     """The newest iteration that is; 0 for none."""
-    return max((int(path.parent.name[5:12]) for path in data_checkpoint.glob("iter_*/COMMITTED")), default=0)
+    points = [parse_point(path.parent.name) for path in data_checkpoint.glob(f"*/{COMMITTED}")]
+    return max((point.iteration for point in points if point is not None), default=0)
 
 
 def has_committed(data_checkpoint: Path, iteration: int) -> bool:
