@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib.machinery import ModuleSpec
 from typing import Any, NamedTuple
 
@@ -53,10 +53,18 @@ class Hook(NamedTuple):
                 f"{self.name} is not a plain function in {_version_of(module)} (decorated?); "
                 "import megatron_resume.auto before whatever wraps it"
             )
-        missing = [p for p in self.needs if p not in inspect.signature(found).parameters]
+        missing = [name for name in self.needs if name not in _parameters(found)]
         if missing:
             raise UnsupportedMegatron(f"{self.name} has no parameter {', '.join(missing)} in {_version_of(module)}")
         return found
+
+
+def _parameters(function: types.FunctionType) -> Collection[str]:
+    """Names of those that a caller may give by name."""
+    if hasattr(function, "__wrapped__"):
+        return inspect.signature(function).parameters
+    code = function.__code__  # a hundred times as quick, for each hook in each process
+    return code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 
 
 def _version_of(module: types.ModuleType) -> str:

@@ -22,9 +22,10 @@ FATAL = (65, 70, 78)  # damage, given up, configuration
 MAX = 10_000  # restarts
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
-_DURATION = re.compile(r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s)?")
-_PLACE = re.compile(r"(.*) - at `(?:\$|key in \$)\.?(.*)`")
-_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
+# As text: compiled where they are first needed, not in each process that imports this.
+_DURATION = r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s)?"
+_PLACE = r"(.*) - at `(?:\$|key in \$)\.?(.*)`"
+_UNKNOWN = r"Object contains unknown field `(.*)`"
 
 
 class Duration(float):
@@ -43,7 +44,7 @@ class Duration(float):
         """Raises ValueError, which says what to type, for anything but a positive time with units."""
         if not isinstance(text, str):
             raise ValueError(f"it has no unit; write {EXAMPLES}")
-        found = _DURATION.fullmatch(text.replace(" ", ""))
+        found = re.fullmatch(_DURATION, text.replace(" ", ""))
         counts = [0.0 if count is None else float(count) for count in found.groups()] if found else [0.0]
         seconds = sum(count * unit for count, unit in zip(counts, _UNITS.values(), strict=False))
         if seconds <= 0:
@@ -210,9 +211,9 @@ def _decoded(kind: type, value: object) -> Any:
 
 def _explained(error: str, content: object) -> str:
     """msgspec's message, with the field as it is written, the value that was found, and what the field is for."""
-    found = _PLACE.fullmatch(error)
+    found = re.fullmatch(_PLACE, error)
     reason, place = (found[1], found[2]) if found else (error, "")
-    if unknown := _UNKNOWN.fullmatch(reason):
+    if unknown := re.fullmatch(_UNKNOWN, reason):
         fields = Hang if place == "hang" else RefillAfter if place == "refill_after" else Policy
         name = f"{place}.{unknown[1]}" if place else unknown[1]
         return f"{name} is not known; {nearest(unknown[1], fields.__struct_fields__)}"

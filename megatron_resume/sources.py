@@ -41,7 +41,7 @@ class _Repr(reprlib.Repr):
 
 _repr = _Repr()  # YAML aliases may unfold to gigabytes
 _repr.maxlevel, _repr.maxstring, _repr.maxother = 2, 200, 200
-_PLACEHOLDER = re.compile(r"\$\{([^{}:]*)(?::([^{}]*))?\}")
+_PLACEHOLDER = r"\$\{([^{}:]*)(?::([^{}]*))?\}"
 
 
 class Given(NamedTuple):
@@ -161,4 +161,4 @@ def _interpolated(text: str, environ: Mapping[str, str], source: str) -> str | N
             )
         return default
 
-    return _PLACEHOLDER.sub(value, text).strip() or None
+    return re.sub(_PLACEHOLDER, value, text).strip() or None

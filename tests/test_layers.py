@@ -34,6 +34,12 @@ HOMES = {  # who may import what, at module level
     "rich": ("cli",),
 }
 LAZY = ("cli", "__init__")  # may import our own modules inside functions: the CLI runs without torch
+# So may these: what a process needs from its first load or save on is no part of what each import of us costs.
+AT_FIRST_USE = {
+    "megatron_resume.adapter.versions": {"megatron_resume.adapter.loading"},
+    "megatron_resume.adapter.arguments": {"megatron_resume.adapter.configuration"},
+    "megatron_resume.adapter.saving": {"megatron_resume.adapter.committer", "megatron_resume.adapter.writer"},
+}
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,9 @@ def test_no_import_is_circular() -> None:
 
 def test_our_own_modules_are_imported_at_the_top_of_a_file() -> None:
     late = [found for found in our_imports() if found.when == "call" and part_of(found.module) not in LAZY]
-    assert [str(found) for found in late] == []
+    allowed = {(module, target) for module, targets in AT_FIRST_USE.items() for target in targets}
+    assert [str(found) for found in late if (found.module, found.target) not in allowed] == []
+    assert allowed <= {(found.module, found.target) for found in late}, "the list is no longer than needed"
 
 
 @pytest.mark.parametrize("library", HOMES)

@@ -14,8 +14,8 @@ from ..watch import marks
 from . import helper_processes, life, ranks, session
 from .at_end import at_end_of_helper
 from .end_of_process import EndOfProcess
+from .finished import FinishedSave
 from .handed_in import HandedIn
-from .writer import FinishedSave
 
 logger = logging.getLogger("megatron_resume")
 

@@ -15,7 +15,7 @@ from .session import Session
 
 logger = logging.getLogger("megatron_resume")
 
-_LOCAL = re.compile(r"iter_(\d+)_")
+_LOCAL = r"iter_(\d+)_"
 _SUBFOLDER = "non_persistent"  # Megatron's, of the folder that is loaded from
 
 
@@ -85,7 +85,7 @@ def _newer(args: Any, directory: str, iteration: int) -> str | None:
     if kind == "local":  # each node has its own; only all ranks together know whether it is whole
         local = getattr(args, "non_persistent_local_ckpt_dir", None)
         files = [name for _, _, names in os.walk(local) for name in names] if local else []
-        saved = [int(named[1]) for name in files if (named := _LOCAL.match(name))]
+        saved = [int(named[1]) for name in files if (named := re.match(_LOCAL, name))]
         return str(local) if max(saved, default=0) > iteration else None
     if kind != "global":
         return None

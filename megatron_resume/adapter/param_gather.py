@@ -5,6 +5,7 @@ parts come with the next forward pass, so until then the weights of a rank are p
 Megatron's own loop gathers before it saves; a loop of one's own that calls `save_checkpoint` does not.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,10 +28,10 @@ def check(role: str, model: Any) -> None:
     """
     for part in _parts(model):
         for module in _wrappers(part):
-            found = SHARDED & {kind.__name__ for kind in type(module).__mro__}
+            found = _sharding(type(module).__mro__)
             if found:
                 raise ConfigError(
-                    f"{role} is wrapped in {min(found)}, which is not supported: that its weights are saved as they "
+                    f"{role} is wrapped in {found}, which is not supported: that its weights are saved as they "
                     "train was never seen. Wrap it in Megatron's DistributedDataParallel, or leave out "
                     "--data-checkpoint-path"
                 )
@@ -59,10 +60,18 @@ def bring_up_to_date(called_with: Mapping[str, Any]) -> None:
             chunk.start_param_sync(force_sync=True)
 
 
+@functools.cache
+def _sharding(kinds: tuple[type, ...]) -> str:
+    """Which of them shards weights in a way of its own; "" where none does."""
+    return min(SHARDED & {kind.__name__ for kind in kinds}, default="")
+
+
 def _parts(model: Any) -> list[Any]:
+    if isinstance(model, list):  # as Megatron has it
+        return model
     if model is None:
         return []
-    return list(model) if isinstance(model, list | tuple | torch.nn.ModuleList) else [model]
+    return list(model) if isinstance(model, tuple | torch.nn.ModuleList) else [model]
 
 
 def _wrappers(module: Any) -> Iterator[Any]:
@@ -73,4 +82,5 @@ def _wrappers(module: Any) -> Iterator[Any]:
 
 
 def _gathers_in_forward(chunk: Any) -> bool:
-    return bool(getattr(chunk, "remove_forward_pre_hook_handles", None)) and hasattr(chunk, "start_param_sync")
+    # Not by getattr: of what a module lacks, torch looks through all its parts, in each save.
+    return bool(vars(chunk).get("remove_forward_pre_hook_handles")) and hasattr(chunk, "start_param_sync")

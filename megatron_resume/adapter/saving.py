@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Container
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -36,14 +36,16 @@ from . import (
     state_dicts,
     stopping,
 )
-from .committer import after_commits
 from .ending import truthful_end
 from .finalizing import Finalizing, Save
+from .finished import FinishedSave, Proofs
 from .gathering import Gathered
 from .handed_in import HandedIn
 from .lease_keeper import superseded
 from .session import Session
-from .writer import FinishedSave, Proofs, Writer
+
+if TYPE_CHECKING:
+    from .writer import Writer
 
 logger = logging.getLogger("megatron_resume")
 
@@ -58,6 +60,7 @@ class Saves:
         self.unused: list[str] = []  # on rank 0: keys of what ranks left that came to no resume point
         self.writer: Writer | None = None  # on rank 0, from the first save on
         self.tensors: dict[str, HandedIn] = {}  # role -> what its last save holds
+        self.looked_at: dict[str, object] = {}  # role -> its model and optimizer, once they may be saved as they are
         self.finalizing = Finalizing(lambda: self.writer.diverged if self.writer else None)
 
     @property
@@ -258,7 +261,10 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         return None
     session.check_may_train(current, role)
     assert role is not None
-    param_gather.check(role, called_with.get("model"))
+    what = state_dicts.identity(called_with.get("model"), called_with.get("optimizer"))
+    is_known = _saves.looked_at.get(role) == what
+    if not is_known:
+        param_gather.check(role, called_with.get("model"))
     if is_elsewhere:
         return None  # an extra copy, such as the best so far
     current.open()
@@ -281,11 +287,13 @@ def _begin(current: Session, args: Any, called_with: dict[str, Any]) -> Save | N
         lineage.claim(current)
     save_folders.clear_before_save(current, role, iteration)
     problem = problem or _open_point(current, iteration)
-    unstepped = optimizer_state.problem(called_with.get("optimizer"), formats.format_of(args))
+    unstepped = None if is_known else optimizer_state.problem(called_with.get("optimizer"), formats.format_of(args))
+    if unstepped is None:
+        _saves.looked_at[role] = what
     states = _gather_states(current, role, iteration)
     save = Save(role, iteration, completes=_completes(current, role, iteration, _saves.tried))
     save.calls = _saves.finalizing.calls
-    save.tensors = _tensors(current, role, iteration, called_with)
+    save.tensors = _tensors(current, role, iteration, what)
     if save.completes:
         save.nobody_was_asked = stopping.ask_before_save()
     current.saved_at[role] = (iteration, current.trained)
@@ -425,9 +433,8 @@ def _gather_states(current: Session, role: str, iteration: int) -> Gathered | No
     return gathering.gather(key, unused, current.tracked)
 
 
-def _tensors(current: Session, role: str, iteration: int, called_with: dict[str, Any]) -> HandedIn:
+def _tensors(current: Session, role: str, iteration: int, what: object) -> HandedIn:
     """What ranks tell of the tensors that are saved: once, as long as model and optimizer are the same objects."""
-    what = state_dicts.identity(called_with.get("model"), called_with.get("optimizer"))
     known = _saves.tensors.get(role)
     if known is None or known.what != what:
         known = _saves.tensors[role] = HandedIn(f"{_key(current, role, iteration)}/{role}/tensors", what)
@@ -481,7 +488,7 @@ def _capture(
     )
 
 
-def _writer_of(current: Session) -> Writer:
+def _writer_of(current: Session) -> "Writer":
     """On rank 0."""
     if _saves.writer is None:
         _saves.writer = _writer(current)
@@ -489,7 +496,11 @@ def _writer_of(current: Session) -> Writer:
     return _saves.writer
 
 
-def _writer(current: Session) -> Writer:
+def _writer(current: Session) -> "Writer":
+    """What writes and commits is imported where that is done: a script that imports us is to wait for little."""
+    from .committer import after_commits
+    from .writer import Writer
+
     config = current.config
     assert current.lease_keeper is not None
     follows = after_commits(current.root, current.attempt, config)

@@ -138,7 +138,8 @@ class Session(msgspec.Struct):
     @property
     def adopted(self) -> dict[str, int]:
         """Trained role -> iteration of Megatron's own that this fresh start continues from; {} if there is none."""
-        return {role: iteration for role, iteration in self.loaded.items() if iteration} if self.may_adopt else {}
+        loaded = {role: iteration for role, iteration in self.loaded.items() if iteration}
+        return loaded if loaded and self.may_adopt else {}
 
     def adopt(self, outcome: Fresh | Resume) -> None:
         """Continue as `outcome` says.

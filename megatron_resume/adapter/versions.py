@@ -4,20 +4,34 @@ A version counts by its first two numbers. What Megatron calls by another name, 
 a hook whose parameters are there is taken to be called as ever.
 """
 
+import functools
 import logging
 import re
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UnsupportedMegatron
-from ..hooks import Hook, HookSet
-from . import arguments, early_args, index_builder, loading, ranks, saving, stopping, training
+from ..hooks import AnyFunction, Hook, HookSet
+from . import arguments, early_args, index_builder, ranks, saving, stopping, training
 
 logger = logging.getLogger("megatron_resume")
 
 OLDEST = "0.12"  # of those whose functions have every parameter below; older ones are refused
 TESTED = ("0.17.1", "0.18.2", "0.19.2")  # `make test-all` trains, kills and resumes with each of them
+
+
+def _wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
+    """What looks at a load is imported with the first one: a script that imports us is to wait for little."""
+
+    @functools.wraps(original)
+    def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
+        from . import loading
+
+        return loading.wrap_load_checkpoint(original)(*args, **kwargs)
+
+    return load_checkpoint
+
 
 # What a wrapper takes where a version has it, and does without elsewhere, is not in `needs`: `release` of
 # save_checkpoint, `terminate` of maybe_finalize_async_save, `iteration` of train_step.
@@ -56,7 +70,7 @@ HOOKS = (
         "megatron.training.checkpointing",
         "load_checkpoint",
         ("opt_param_scheduler", "load_arg"),
-        loading.wrap_load_checkpoint,
+        _wrap_load_checkpoint,
     ),
     Hook(
         "megatron.training.async_utils",

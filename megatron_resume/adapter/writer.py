@@ -8,51 +8,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from ..checkpoint import arrays as codec
 from ..checkpoint import commit
-from ..checkpoint.arrays import Arrays
 from ..checkpoint.fencing import lost_name, own_name
 from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
-from ..checkpoint.records import DataCheckpoint, Moment, Receipt, Unknown
+from ..checkpoint.records import Receipt
 from ..crash import crash_point
 from ..errors import ConfigError, DamagedError, DivergedError, UncommittedError
 from . import sharing
 from .at_end import at_end
 from .committer import Committer, with_path
-from .gathering import Gathered, keys_of
-from .handed_in import HandedIn
+from .finished import FinishedSave
+from .gathering import keys_of
 from .orders import PROOF
 
 logger = logging.getLogger("megatron_resume")
-
-Proofs = dict[str, Callable[[], str]]  # of the orders that prompts are drawn in, by name
-
-
-class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
-    """One role's model checkpoint that Megatron finished, with all that was captured when it began."""
-
-    name: PointName
-    nonce: str
-    role: str
-    save: str  # the role's save folder, resolved
-    format: str
-    progress: Moment | Unknown
-    consumed_train_samples: int
-    scheduler_steps: int | None
-    versions: dict[str, str]
-    arguments: dict[str, Any]
-    data: DataCheckpoint | None  # where this save completes what this process holds
-    arrays: Arrays
-    states: Gathered | None = None  # of all ranks, to go into `data`
-    proofs: Proofs = {}  # to go into `data`
-    tensors: HandedIn = msgspec.field(default_factory=HandedIn)  # of all ranks, to go into the receipt
-    problem: str | None = None  # why it cannot be committed, where that is known already
-    loses_work: bool = True  # False: no train step of it has changed anything yet
 
 
 class Writer:

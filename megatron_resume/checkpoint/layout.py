@@ -19,7 +19,7 @@ TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's
 _ITERATION, _NUMBER = "([0-9]{7}|[1-9][0-9]{7,14})", "([0-9]{4}|[1-9][0-9]{4,8})"
 MAX_ATTEMPT = 10**9 - 1
 _POINT = re.compile(rf"iter_{_ITERATION}\.a{_NUMBER}")
-_POINTS = re.compile(rf"(?<![^/]){_POINT.pattern}(?![^/])")
+_POINTS = rf"(?<![^/]){_POINT.pattern}(?![^/])"
 _ATTEMPT = re.compile(_NUMBER)
 _MODEL = re.compile(f"iter_{_ITERATION}")
 
@@ -46,7 +46,7 @@ def parse_point(folder: str) -> PointName | None:
 def parse_points(folders: list[str]) -> dict[int, list[int]]:
     """The points among `folders`, as iterations of each attempt. Thousands at once: one by one takes thrice as long."""
     found: dict[str, list[str]] = {}
-    for iteration, attempt in _POINTS.findall("/".join(folders)):  # no name holds a slash
+    for iteration, attempt in re.findall(_POINTS, "/".join(folders)):  # no name holds a slash
         found.setdefault(attempt, []).append(iteration)
     return {int(attempt): list(map(int, iterations)) for attempt, iterations in found.items()}
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..checkpoint.records import Request, Start
-from ..config import ResumeConfig
 from ..roles import TRAINED
+
+if TYPE_CHECKING:
+    from ..config import ResumeConfig
 
 NAMED_BY = "roles_named_by"  # in `start.json`, where the script named the only role
 CALLS = "role_args"
@@ -21,14 +23,14 @@ def roles_of(start: Start) -> tuple[str, ...]:
     return known or TRAINED
 
 
-def recorded(config: ResumeConfig) -> dict[str, Any]:
+def recorded(config: "ResumeConfig") -> dict[str, Any]:
     """What `start.json` keeps of `config`, whose roles are known by now."""
     is_named_by_calls = config.resume_role is None and len(config.trained_roles) == 1
     kept: dict[str, Any] = msgspec.to_builtins(config)
     return {**kept, NAMED_BY: CALLS} if is_named_by_calls else kept
 
 
-def with_roles_of(start: Start | None, config: ResumeConfig) -> ResumeConfig:
+def with_roles_of(start: Start | None, config: "ResumeConfig") -> "ResumeConfig":
     """`config`, which names no roles, with those of the attempt that it continues; as it is without one.
 
     One role is the whole process's, whose arguments are then Megatron's own, unless the script named it by `role_args`.
@@ -48,7 +50,7 @@ def are_of(start: Start, roles: Collection[str]) -> bool:
     return not roles or set(roles) == set(roles_of(start))
 
 
-def refused_change(start: Start | None, config: ResumeConfig, request: Request) -> str | None:
+def refused_change(start: Start | None, config: "ResumeConfig", request: Request) -> str | None:
     """Why a start may not continue the attempt: it trains other roles, so that what is committed was of no use to it.
 
     A point that was named on the command line may be continued by some of its roles.
@@ -65,7 +67,7 @@ def refused_change(start: Start | None, config: ResumeConfig, request: Request) 
     )
 
 
-def refused_beside(start: Start, config: ResumeConfig, root: Path) -> str:
+def refused_beside(start: Start, config: "ResumeConfig", root: Path) -> str:
     """Why a start may not begin while the attempt lives."""
     ours, theirs = config.trained_roles, roles_of(start)
     both = ",".join(role for role in TRAINED if role in {*ours, *theirs})

@@ -1,6 +1,6 @@
 """Saves as the training thread hands them to the writer."""
 
-from megatron_resume.adapter.writer import FinishedSave
+from megatron_resume.adapter.finished import FinishedSave
 from megatron_resume.checkpoint import commit
 from megatron_resume.checkpoint.fencing import make_own_name, own_name
 from megatron_resume.checkpoint.layout import PointName
