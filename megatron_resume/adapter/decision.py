@@ -3,6 +3,7 @@
 Rank 0 decides; how the other ranks learn of it is in `start`.
 """
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..checkpoint.layout import PointName
 from ..checkpoint.lives import failed_loads
 from ..checkpoint.records import Launch, Request
 from ..config import ResumeConfig
-from ..errors import ConfigError, DamagedError, HeldError, ResumeError
+from ..errors import ConfigError, DamagedError, HeldError, RejoinError, ResumeError
 from ..resume import role_set
 from ..resume.choose import Fresh, Outcome, Refused, Resume, choose, continued
 from ..roles import TRAINED
@@ -104,7 +105,7 @@ def may_join(folder: Folder, config: ResumeConfig, lives: Lives) -> bool:
         return False
     if not role_set.are_of(folder.starts[newest], config.trained_roles):
         return False
-    taken = [role for role in config.trained_roles if leases.read_lease(folder.root, newest, role)]
+    taken = [role for role in config.trained_roles if leases.place(folder.root, newest, role)]
     return config.resume_role not in taken and any(lives(newest, role) for role in taken)
 
 
@@ -126,9 +127,16 @@ def check_free(folder: Folder, config: ResumeConfig, lives: Lives) -> None:
         raise ConfigError(role_set.refused_beside(folder.starts[newest], config, folder.root))
 
 
-def held_by(root: Path, attempt: int, role: str) -> HeldError:
-    lease = leases.read_lease(root, attempt, role)
-    who = f"process {lease.holder.pid} on {lease.holder.host}" if lease else "another process"
+def held_by(root: Path, attempt: int, role: str) -> ResumeError:
+    """The error of a start where somebody holds `role`, or nobody can tell whether somebody does."""
+    found = leases.place(root, attempt, role)
+    if isinstance(found, leases.Unreadable):
+        kind = HeldError if found.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.EINVAL) else RejoinError
+        return kind(
+            f"start refused: nobody can tell who holds {role} in attempt {attempt} of {root}: {found.why}. Make it "
+            "readable; or, if you know that no process of the job lives, start with --take-over"
+        )
+    who = f"process {found.holder.pid} on {found.holder.host}" if isinstance(found, leases.Lease) else "another process"
     return HeldError(
         f"start refused: {role} is held by {who}, attempt {attempt} of {root}; end that process, or, if you know "
         "that it is dead, start with --take-over"

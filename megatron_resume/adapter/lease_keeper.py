@@ -3,8 +3,11 @@
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+import msgspec
 
 from ..checkpoint import attempts, leases
 from ..checkpoint.leases import Lease
@@ -15,8 +18,14 @@ from .at_end import at_end
 logger = logging.getLogger("megatron_resume")
 
 
+_FIRST_S, _FIRST_EVERY_S = 60.0, 1.0  # when ranks on other machines look whether the lease is of this start
+
+
 class LeaseKeeper:
-    """Renews the leases of this process three times in a lease time, until it ends or is superseded."""
+    """Renews the leases of this process three times in a lease time, until it ends or is superseded.
+
+    In its first minute more often: by a lease that is counted up other ranks know that it is of a process that lives.
+    """
 
     def __init__(
         self,
@@ -29,6 +38,7 @@ class LeaseKeeper:
         """`reached` tells the iteration that training has come to."""
         self.root, self.attempt, self._reached = root, attempt, reached
         self._held, self._every_s = dict(held), lease_time_s / 3
+        self._first_s = min(_FIRST_EVERY_S, self._every_s)
         self._ended = threading.Event()
         self._pid = os.getpid()
         threading.Thread(target=self._work, name="megatron_resume leases", daemon=True).start()
@@ -37,7 +47,7 @@ class LeaseKeeper:
     def take(self, role: str) -> None:
         """Hold this role, too. Raises FileExistsError when its place is taken."""
         of_this_process = next(iter(self._held.values()))
-        lease = Lease(holder=of_this_process.holder, start=of_this_process.start)
+        lease = msgspec.structs.replace(of_this_process, counter=0, iteration=0)
         leases.claim(self.root, self.attempt, role, lease)
         self._held = {**self._held, role: lease}  # the thread may be going through the old one
 
@@ -69,7 +79,8 @@ class LeaseKeeper:
                 logger.warning("the lease of %s cannot be released: %s", role, error)
 
     def _work(self) -> None:
-        while not self._ended.wait(self._every_s):
+        begun_s = time.monotonic()
+        while not self._ended.wait(self._every_s if time.monotonic() - begun_s > _FIRST_S else self._first_s):
             try:
                 self._renew()
             except OSError as error:

@@ -99,5 +99,7 @@ def _may_name(current: Session) -> bool:
 
 def _is_held(current: Session, role: str) -> bool:
     """Whether another process holds the role in this attempt, or did."""
-    lease = leases.read_lease(current.root, current.attempt, role)
-    return lease is not None and (lease.holder.host, lease.holder.pid) != (os.uname().nodename, os.getpid())
+    found = leases.place(current.root, current.attempt, role)
+    if not isinstance(found, leases.Lease):
+        return found is not None
+    return (found.holder.host, found.holder.pid) != (os.uname().nodename, os.getpid())

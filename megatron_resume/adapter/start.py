@@ -43,7 +43,7 @@ class Begun(NamedTuple):
 
 def watch(root: Path, config: ResumeConfig) -> Watch:
     """Who tells this process which holders live. One for the whole start, so that it waits for none twice."""
-    return Watch(root, launch_key(os.environ), config.resume_lease_time)
+    return Watch(root, config.resume_lease_time)
 
 
 def decide_on_rank_0(root: Path, config: ResumeConfig, watch: Watch) -> Fresh | Resume:
@@ -89,7 +89,7 @@ def begin_or_join(root: Path, config: ResumeConfig, watch: Watch, name: str = ""
     launch = launch_key(os.environ)
     with naming_the_path(root):
         name = name or shared_by_all_ranks(os.environ) or ""
-        lease = Lease(holder=launch, start=name)
+        lease = Lease(holder=launch, start=name, time_s=config.resume_lease_time)
         return _join(root, config, lease, watch) or _open(root, config, lease, watch)
 
 
@@ -163,8 +163,8 @@ def _let_yield(root: Path, others: set[int], config: ResumeConfig, watch: Watch)
 def follow(root: Path, config: ResumeConfig) -> Fresh | Resume:
     """What rank 0 decided, for the other ranks of a process group with one role.
 
-    Where the launcher names this start alike on all ranks, they wait for the lease that carries this
-    name. Elsewhere each decides alone, and `Session.share_decision` compares.
+    Where the launcher names this start alike on all ranks, they wait for a lease that carries this name, of a rank 0
+    that lives. Elsewhere each decides alone, and `Session.share_decision` compares.
 
     Raises:
         RejoinError: Rank 0 did not decide in time.
@@ -173,11 +173,16 @@ def follow(root: Path, config: ResumeConfig) -> Fresh | Resume:
     if name is None:
         return decide_alone(root, config)
     role = roles_here(config)[0]
+    found_here = {number: leases.place(root, number, role) for number in attempts.attempt_numbers(root)[-3:]}
     deadline = time.monotonic() + FOLLOW_S
     while time.monotonic() < deadline:
         for number in reversed(attempts.attempt_numbers(root)[-3:]):
-            lease = leases.read_lease(root, number, role)
-            if lease is not None and lease.start == name and attempts.has_started(root, number):
+            lease = leases.place(root, number, role)
+            if not isinstance(lease, Lease) or lease.start != name or not attempts.has_started(root, number):
+                continue
+            lives = leases.seems_alive(lease)
+            # Who typed the same command before may have had the same name: that lease stands still.
+            if lives or (lives is None and lease != found_here.get(number)):
                 begun = read_start(root, number)
                 asked = begun.requested
                 return outcome_at(root, config, begun.parent, requested=asked.begins_anew, start_over=asked.start_over)

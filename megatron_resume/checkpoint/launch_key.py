@@ -68,10 +68,34 @@ def boot() -> str:
 
 
 def started(pid: int) -> str | None:
-    """When process `pid` started, in clock ticks since boot; None when it is gone."""
+    """When process `pid` started, in clock ticks since boot; None when it is gone, or may not be looked at."""
+    found = _stat(pid)
+    return None if found is None or found[0] in "ZX" else found[1]
+
+
+def is_gone(launch: Launch) -> bool | None:
+    """Whether the process of `launch` has ended; None where this process cannot see that.
+
+    Its number must count in the same name space of the same boot. Machines that were made as copies of a running one
+    share both, so the name of the host must be the same, too.
+    """
+    if not launch.boot or (launch.boot, launch.host) != (boot(), socket.gethostname()):
+        return None
+    try:
+        os.kill(launch.pid, 0)  # also where /proc hides the processes of others
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass  # it may not be signalled, but is there; or is no number of a process
+    found = _stat(launch.pid)
+    return None if found is None else found[0] in "ZX" or found[1] != launch.started
+
+
+def _stat(pid: int) -> tuple[str, str] | None:
+    """State and start of a process; None where it cannot be read."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             state, *fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if state in "ZX" else fields[18]  # field 22 of the whole line
+    return state, fields[18]  # field 22 of the whole line

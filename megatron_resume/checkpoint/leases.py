@@ -1,17 +1,22 @@
-"""Leases: which process holds a role of an attempt, and whether it still lives."""
+"""Leases: which process holds a role of an attempt, and whether it still lives.
 
-import os
+Only proof of death counts: its process was seen to be gone by one who may see it. What cannot be seen is not dead, and
+what cannot be read is not free: then the lease is watched, for as long as its holder has to renew it.
+"""
+
+import errno
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
 from ..errors import DamagedError
 from .atomic import replace, write_new
-from .launch_key import boot, started
+from .launch_key import is_gone
 from .layout import attempt_path
-from .records import Launch, Record, encode, read
+from .plain_files import open_plain
+from .records import Launch, Record, decode, encode, why_unreadable
 
 
 class Lease(Record, frozen=True, kw_only=True):
@@ -24,6 +29,23 @@ class Lease(Record, frozen=True, kw_only=True):
     counter: int = 0
     released: bool = False
     iteration: int = 0  # that its holder had reached; for people, never compared
+    time_s: float = 0.0  # within which its holder counts it up; 0: an older release, which does not say it
+
+
+class Unreadable(NamedTuple):
+    """Something stands where a lease belongs, and cannot be read: nobody can tell whose it is."""
+
+    why: str
+    errno: int
+
+
+class Damaged(NamedTuple):
+    """What stands where a lease belongs was written by nobody who holds it."""
+
+    content: bytes
+
+
+Place = Lease | Damaged | Unreadable | None  # of a role in an attempt; None: it is free
 
 
 def lease_path(root: Path, attempt: int, role: str) -> Path:
@@ -47,13 +69,26 @@ def release(root: Path, attempt: int, role: str, lease: Lease) -> None:
     replace(lease_path(root, attempt, role), encode(msgspec.structs.replace(lease, released=True)))
 
 
-def read_lease(root: Path, attempt: int, role: str) -> Lease | None:
-    """The lease of `role`; None when its place is free or what stands there cannot be read."""
+def place(root: Path, attempt: int, role: str) -> Place:
+    """What stands in the place of `role`."""
     path = lease_path(root, attempt, role)
     try:
-        return read(path, Lease) if os.path.lexists(path) else None
-    except DamagedError:
+        with open_plain(path) as file:
+            content = file.read(Lease.max_bytes)
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        return Unreadable(why_unreadable(path, error), error.errno or errno.EIO)
+    try:
+        return decode(content, Lease, path)
+    except DamagedError:
+        return Damaged(content)
+
+
+def read_lease(root: Path, attempt: int, role: str) -> Lease | None:
+    """The lease of `role`, for those who tell of it; None when its place is free or cannot be read."""
+    found = place(root, attempt, role)
+    return found if isinstance(found, Lease) else None
 
 
 def holders(root: Path, attempt: int) -> list[Launch]:
@@ -63,59 +98,60 @@ def holders(root: Path, attempt: int) -> list[Launch]:
     return [lease.holder for lease in found if lease is not None]
 
 
-def seems_alive(lease: Lease | None) -> bool | None:
-    """Whether the holder of a lease lives; None where only waiting for its counter could tell.
+def seems_alive(found: Place) -> bool | None:
+    """Whether there is a holder that lives; None where only waiting could tell.
 
-    Dead is a holder that released it, or whose process on this machine is gone.
+    Dead is a holder that released its lease, or whose process on this machine is gone.
     """
-    if lease is None or lease.released:
-        return False
-    holder = lease.holder
-    if holder.boot and holder.boot == boot():
-        return started(holder.pid) == holder.started
-    return None
+    if not isinstance(found, Lease):
+        return None if found else False
+    gone = True if found.released else is_gone(found.holder)
+    return None if gone is None else not gone
 
 
 class Watch:
-    """Tells `me` which holders of a job live; a lease that was watched in vain is not watched again.
+    """Tells which holders of a job live; a lease that was watched in vain is not watched again.
 
-    Waits one lease time where only the counter can tell. Dead at once is also a holder that the same launch has
-    restarted since. The clock is our own and monotonic: no two machines' clocks are compared.
+    Waits as long as the holder has to give a sign, where only that can tell. The clock is our own and monotonic: no two
+    machines' clocks are compared.
     """
 
-    def __init__(self, root: Path, me: Launch, lease_time_s: float):
-        self._root, self._me, self._lease_time_s = root, me, lease_time_s
-        self._expired: set[Lease] = set()
+    def __init__(self, root: Path, lease_time_s: float):
+        """`lease_time_s` is that of holders which do not tell theirs."""
+        self._root, self._lease_time_s = root, lease_time_s
+        self._expired: set[Place] = set()
 
     def lives(self, attempt: int, role: str) -> bool:
-        """Whether somebody who lives holds `role` in the attempt."""
-        lease = read_lease(self._root, attempt, role)
-        seems = self._seems(lease)
-        if lease is None or seems is not None:
-            return bool(seems)
-        return lease not in self._expired and self._is_renewed(lease, attempt, role)
+        """Whether somebody who lives holds `role` in the attempt, as far as anybody can tell."""
+        found = place(self._root, attempt, role)
+        seems = seems_alive(found)
+        if seems is not None:
+            return seems
+        return found not in self._expired and self._gives_a_sign(found, attempt, role)
 
     def seems(self, attempt: int, role: str) -> bool | None:
         """The same without waiting; None where only that could tell."""
-        return self._seems(read_lease(self._root, attempt, role))
+        return seems_alive(place(self._root, attempt, role))
 
-    def _seems(self, lease: Lease | None) -> bool | None:
-        seems = seems_alive(lease)
-        if seems is None and lease is not None and self._was_restarted(lease.holder):
-            return False
-        return seems
+    def time_s(self, found: Place) -> float:
+        """How long to wait for a sign of who holds it."""
+        return (isinstance(found, Lease) and found.time_s) or self._lease_time_s
 
-    def _was_restarted(self, holder: Launch) -> bool:
-        return holder.job == self._me.job and holder.restart < self._me.restart
-
-    def _is_renewed(self, lease: Lease, attempt: int, role: str) -> bool:
-        deadline = time.monotonic() + self._lease_time_s
+    def _gives_a_sign(self, found: Place, attempt: int, role: str) -> bool:
+        """Whether it changes; or cannot be read for a whole lease time, so that nobody can tell."""
+        deadline = time.monotonic() + self.time_s(found)
         while time.monotonic() < deadline:
-            now = read_lease(self._root, attempt, role)
-            if now is None or now.released:
-                return False
-            if now.counter != lease.counter:
+            time.sleep(min(0.5, self.time_s(found) / 10))
+            now = place(self._root, attempt, role)
+            seems = seems_alive(now)
+            if seems is not None:
+                return seems
+            if isinstance(now, Unreadable) or now == found:
+                continue
+            if not isinstance(found, Unreadable):
                 return True
-            time.sleep(min(0.5, self._lease_time_s / 10))
-        self._expired.add(lease)
+            found, deadline = now, time.monotonic() + self.time_s(now)  # only now it can be seen to stand still
+        if isinstance(found, Unreadable):
+            return True
+        self._expired.add(found)
         return False

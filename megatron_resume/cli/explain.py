@@ -75,7 +75,7 @@ def examine(directory: Path, *, asked: Mapping[str, object], role: str | None = 
     if role in TRAINED and role not in config.trained_roles:
         raise ConfigError(f"{role} is not trained in this job; its trained roles are {', '.join(config.trained_roles)}")
     launch = launch_key(os.environ)
-    watch = Watch(root, launch, config.resume_lease_time)
+    watch = Watch(root, config.resume_lease_time)
     verdict = _verdict(folder, config, launch, watch)
     start, attempt = _line_in_question(folder, config, launch)
     return {

@@ -1,16 +1,25 @@
 """Who is watched, for how long, on a clock that the test turns."""
 
-from collections.abc import Callable
+import errno
+import itertools
+import os
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import BinaryIO
 
 import msgspec
 import pytest
 
 from megatron_resume.adapter import start
-from megatron_resume.checkpoint import leases
+from megatron_resume.checkpoint import attempts, launch_key, leases
+from megatron_resume.checkpoint.launch_key import is_gone
 from megatron_resume.checkpoint.leases import Lease, Watch
 from megatron_resume.checkpoint.records import Launch
 from megatron_resume.config import ResumeConfig
+from megatron_resume.errors import HeldError, RejoinError, ResumeError
 from support.job_on_disk import JobOnDisk
 
 LEASE_TIME_S = 30.0
@@ -59,8 +68,131 @@ def test_a_dead_holder_elsewhere_costs_a_start_one_lease_time(job: JobOnDisk, cl
 def test_a_holder_that_wakes_after_it_was_watched_in_vain_is_watched_again(
     job: JobOnDisk, clock: Clock, elsewhere: Lease
 ) -> None:
-    watch = Watch(job.root, job.launch("mine"), LEASE_TIME_S)
+    watch = Watch(job.root, LEASE_TIME_S)
     assert not watch.lives(1, "policy")
     awake = leases.renew(job.root, 1, "policy", elsewhere)
     clock.tick = lambda: leases.renew(job.root, 1, "policy", awake)
     assert watch.lives(1, "policy")
+
+
+@pytest.mark.parametrize("failing", [{1}, {2}, {3, 4}, set(range(2, 40))], ids=str)
+def test_a_lease_that_cannot_be_read_for_a_moment_is_nobodys_death(
+    job: JobOnDisk, clock: Clock, elsewhere: Lease, failing: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where a lease that another client replaced gives ESTALE."""
+    reads = fails_to_read(monkeypatch, errno.ESTALE, failing)
+    renewed = [elsewhere]
+
+    def renew_three_times_in_a_lease_time() -> None:
+        if clock.now >= (renewed[0].counter + 1) * LEASE_TIME_S / 3:
+            renewed[0] = leases.renew(job.root, 1, "policy", renewed[0])
+
+    clock.tick = renew_three_times_in_a_lease_time
+    assert Watch(job.root, LEASE_TIME_S).lives(1, "policy")
+    assert next(reads) > min(failing)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.EIO, RejoinError), (errno.ESTALE, RejoinError), (errno.EACCES, HeldError)]
+)
+def test_a_lease_that_cannot_be_read_at_all_is_not_free(
+    job: JobOnDisk,
+    clock: Clock,
+    elsewhere: Lease,
+    number: int,
+    kind: type[ResumeError],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fails_to_read(monkeypatch, number, set(range(1000)))
+    config = ResumeConfig(data_checkpoint_path=str(job.root), resume_lease_time=int(LEASE_TIME_S))
+    with pytest.raises(kind, match=f"nobody can tell who holds policy .*: {os.strerror(number)}"):
+        start.begin_or_join(job.root, config, start.watch(job.root, config))
+    assert clock.now >= LEASE_TIME_S
+    assert attempts.attempt_numbers(job.root) == [1]
+    allowed = msgspec.structs.replace(config, take_over=True)
+    assert start.begin_or_join(job.root, allowed, start.watch(job.root, allowed)).start.attempt == 2
+
+
+def test_a_torn_lease_is_free_once_nobody_has_mended_it_for_a_lease_time(
+    job: JobOnDisk, clock: Clock, elsewhere: Lease
+) -> None:
+    leases.lease_path(job.root, 1, "policy").write_bytes(b'{"holder"')
+    assert not Watch(job.root, LEASE_TIME_S).lives(1, "policy")
+    assert clock.now >= LEASE_TIME_S
+    clock.tick = lambda: leases.renew(job.root, 1, "policy", elsewhere)
+    assert Watch(job.root, LEASE_TIME_S).lives(1, "policy")
+
+
+def test_a_holder_is_waited_for_as_long_as_it_may_give_no_sign(job: JobOnDisk, clock: Clock, elsewhere: Lease) -> None:
+    slow = msgspec.structs.replace(elsewhere, time_s=10 * LEASE_TIME_S)
+    leases.renew(job.root, 1, "policy", slow)
+    assert not Watch(job.root, LEASE_TIME_S).lives(1, "policy")
+    assert clock.now == 10 * LEASE_TIME_S
+
+
+def test_how_often_a_launch_was_restarted_is_no_proof_of_death(
+    job: JobOnDisk, clock: Clock, elsewhere: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By torchrun with the --rdzv-id that somebody typed again."""
+    again = msgspec.structs.replace(job.launch(elsewhere.holder.job), restart=elsewhere.holder.restart + 1)
+    monkeypatch.setattr(start, "launch_key", lambda _: again)
+    clock.tick = lambda: leases.renew(job.root, 1, "policy", elsewhere)
+    config = ResumeConfig(data_checkpoint_path=str(job.root), resume_lease_time=int(LEASE_TIME_S))
+    with pytest.raises(HeldError, match="policy is held by process"):
+        start.decide_on_rank_0(job.root, config, start.watch(job.root, config))
+
+
+def fails_to_read(monkeypatch: pytest.MonkeyPatch, number: int, failing: set[int]) -> Iterator[int]:
+    """Reading a lease fails these times, counted from 0; tells how many reads there were."""
+    count, read = itertools.count(), leases.open_plain
+
+    def open_plain(path: Path) -> BinaryIO:
+        if next(count) in failing:
+            raise OSError(number, os.strerror(number), str(path))
+        return read(path)
+
+    monkeypatch.setattr(leases, "open_plain", open_plain)
+    return count
+
+
+class TestWhoIsGone:
+    """Proof of death is of one who may see it, on the same boot of the same host and name space."""
+
+    @pytest.fixture
+    def ended(self, job: JobOnDisk) -> Launch:
+        """A process of this machine that has ended."""
+        process = subprocess.Popen(["true"])
+        process.wait()
+        return self.launch(job, process.pid, started="1")
+
+    @staticmethod
+    def launch(job: JobOnDisk, pid: int, started: str) -> Launch:
+        here = {"host": socket.gethostname(), "boot": launch_key.boot()}
+        launch: Launch = msgspec.structs.replace(job.launch("any"), pid=pid, started=started, **here)
+        return launch
+
+    def test_one_that_ended_here_is(self, ended: Launch) -> None:
+        assert is_gone(ended) is True
+
+    @pytest.mark.parametrize("other", [{"boot": "of another start"}, {"boot": ""}, {"host": "a copy of this machine"}])
+    def test_of_another_machine_nobody_here_can_tell(self, ended: Launch, other: dict[str, str]) -> None:
+        assert is_gone(msgspec.structs.replace(ended, **other)) is None
+
+    def test_one_that_lives_is_not_and_its_number_may_be_given_again(self, job: JobOnDisk) -> None:
+        started = launch_key.started(os.getpid())
+        assert started is not None
+        assert is_gone(self.launch(job, os.getpid(), started)) is False
+        assert is_gone(self.launch(job, os.getpid(), "1")) is True
+
+    def test_one_that_may_not_be_looked_at_is_not_known_to_be(
+        self, job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As where /proc is mounted with hidepid: it is not listed there, and a signal says that it is."""
+        monkeypatch.setattr(launch_key, "_stat", lambda _: None)
+        assert is_gone(self.launch(job, os.getpid(), "1")) is None
+
+    def test_one_that_ended_and_was_not_collected_is(self, job: JobOnDisk) -> None:
+        process = subprocess.Popen(["true"])
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        assert is_gone(self.launch(job, process.pid, "1")) is True
+        process.wait()

@@ -112,13 +112,26 @@ def test_a_holder_on_another_machine_is_judged_by_its_lease(begin: Callable[...,
     assert begin("lease_time=9").said == "attempt 2 joined=False", "its lease stands still"
 
 
-def test_a_launcher_that_restarts_its_job_does_not_wait_for_the_lease(begin: Callable[..., Started]) -> None:
+def test_a_launcher_that_restarts_its_job_on_this_machine_waits_for_nothing(begin: Callable[..., Started]) -> None:
     job = {"TORCHELASTIC_RUN_ID": "run", "TORCHELASTIC_RESTART_COUNT": "0"}
-    first = begin("hold", "lease_time=600", "other_machine=A", env=job)
+    first = begin("hold", "lease_time=600", env=job)
     assert first.said == "attempt 1 joined=False"
     first.end()
     again = begin("lease_time=600", env={**job, "TORCHELASTIC_RESTART_COUNT": "1"})
     assert again.said == "attempt 2 joined=False"
+
+
+def test_two_launches_of_one_name_on_two_machines_do_not_take_the_job_from_each_other(
+    begin: Callable[..., Started],
+) -> None:
+    """As by `torchrun --rdzv-id run`, typed twice: each restarts its ranks for itself."""
+    job = {"TORCHELASTIC_RUN_ID": "run"}
+    holder = begin("hold", "lease_time=6", "other_machine=A", env={**job, "TORCHELASTIC_RESTART_COUNT": "0"})
+    assert holder.said == "attempt 1 joined=False"
+    for restart in ("0", "1", "2"):
+        again = begin("lease_time=1", env={**job, "TORCHELASTIC_RESTART_COUNT": restart})
+        assert again.said.startswith("HeldError: start refused: policy is held by process")
+    assert holder.process.poll() is None
 
 
 def test_a_holder_that_ended_of_its_own_will_is_not_waited_for(begin: Callable[..., Started]) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,9 @@ def test_a_role_that_this_job_does_not_train_is_refused_by_name(tmp_path: Path) 
 def this_process() -> Launch:
     begun = started(os.getpid())
     assert begun is not None
-    return Launch(job="j", restart=0, counts=False, host="here", pid=os.getpid(), boot=boot(), started=begun)
+    return Launch(
+        job="j", restart=0, counts=False, host=socket.gethostname(), pid=os.getpid(), boot=boot(), started=begun
+    )
 
 
 def hold(job: JobOnDisk, attempt: int, holder: Launch, *roles: str) -> None:

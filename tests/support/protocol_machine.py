@@ -250,8 +250,7 @@ class World:
         enter(mock.patch.object(saving, "installed_versions", dict))
         enter(mock.patch.object(start, "time", clock))
         enter(mock.patch.object(leases, "time", clock))
-        enter(mock.patch.object(leases, "boot", lambda: f"boot of {self._process.host}"))
-        enter(mock.patch.object(leases, "started", self._started))
+        enter(mock.patch.object(leases, "is_gone", self._is_gone))
         enter(mock.patch.object(life, "begin", lambda _: None))  # the endings of these processes are not Python's
         states = types.SimpleNamespace(unpack=lambda shared: (None, {}, {}), key="", unused=())
         enter(mock.patch.object(ranks, "data_parallel", lambda: (0, 1)))
@@ -307,8 +306,9 @@ class World:
     def _launch_name(self) -> str:
         return f"{self._process.launch.job}:{self._process.launch.restart}"
 
-    def _started(self, pid: int) -> str | None:
-        return f"ticks of {pid}" if self.processes[pid].runs else None
+    def _is_gone(self, launch: Launch) -> bool | None:
+        """As a process sees it that may look at those of its own machine."""
+        return None if launch.boot != f"boot of {self._process.host}" else not self.processes[launch.pid].runs
 
     def _sleep(self, seconds: float) -> None:
         """Time passes: every process that is not held renews its leases."""
