@@ -21,6 +21,9 @@ VARIABLE = "MEGATRON_RESUME_POLICY"
 FATAL = (65, 70, 78)  # damage, given up, configuration
 MAX = 10_000  # restarts
 
+StopSignal = Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
+STOP_SIGNALS: tuple[StopSignal, ...] = get_args(StopSignal)
+
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 # As text: compiled where they are first needed, not in each process that imports this.
 _DURATION = r"(?:(\d{1,4})d)?(?:(\d{1,5})h)?(?:(\d{1,6})m)?(?:(\d{1,8}(?:\.\d{1,3})?)s)?"
@@ -112,6 +115,10 @@ class Policy(_Part, frozen=True, kw_only=True):
         _about("Exit codes and exception names that no restart would mend, beside 65, 70 and 78."),
     ] = ()
     grace_period: Annotated[Duration, _about("From SIGTERM to SIGKILL: time for a last save.")] = Duration(60)
+    stop_signals: Annotated[
+        tuple[StopSignal, ...],
+        _about("Signals to `launch` that stop the job as SIGTERM does; of the others, it takes no notice."),
+    ] = STOP_SIGNALS
 
     def __post_init__(self) -> None:
         for field in ("retry", "fatal"):
@@ -120,6 +127,8 @@ class Policy(_Part, frozen=True, kw_only=True):
         both = [one for one in self.retry if one in self.fatal]
         if both:
             raise ValueError(f"retry and fatal both name {both[0]}; leave it in one of them")
+        if "SIGTERM" not in self.stop_signals:
+            raise ValueError("stop_signals lacks SIGTERM, by which launchers stop a job; add it")
 
     def is_fatal(self, exit_code: int, error: str) -> bool:
         """Whether a process that ended so would only end so again."""

@@ -22,7 +22,7 @@ from ..hooks import AnyFunction
 from ..policy import VARIABLE, policy_of_environ
 from ..watch import marks
 from ..watch.endings import VARIABLE as ENDINGS
-from ..watch.endings import was_asked_to_stop
+from ..watch.endings import asked_to_stop_by
 from ..watch.sigterm import Listener, die
 from . import helper_processes, life, ranks
 from .session import Session, current
@@ -167,7 +167,7 @@ def _close_workers(async_utils: ModuleType) -> None:
 def _record(session: Session, exit_code: int) -> None:
     if _listener is not None:
         _listener.leaves()
-    life.ends_with(Stopped(reason="SIGTERM", exit_code=exit_code))
+    life.ends_with(Stopped(reason=_signal(), exit_code=exit_code))
     marks.leaves(exit_code)
 
 
@@ -187,7 +187,7 @@ def _count_down(session: Session, grace_s: float) -> None:
             _die()
         if not has_said and _is_the_job_asked(asked_s):
             has_said = True
-            _say("asked to stop (SIGTERM); there are %.0f s to save", deadline - time.monotonic())
+            _say("asked to stop (%s); there are %.0f s to save", _signal(), deadline - time.monotonic())
         if not _listener.is_leaving and _may_leave(asked_s) and _could_leave(session):
             logger.warning(
                 "asked to stop: rank %d ends with %d; all that was trained is committed", ranks.rank(), STOPPED
@@ -205,9 +205,9 @@ def _count_down(session: Session, grace_s: float) -> None:
     _die()
 
 
-def _say(text: str, number: float) -> None:
+def _say(text: str, *values: object) -> None:
     if ranks.rank() == 0:
-        logger.warning(text, number)
+        logger.warning(text, *values)
 
 
 def _die() -> None:
@@ -253,7 +253,12 @@ def _is_the_job_asked(asked_s: float) -> bool:
 
 
 def _was_launch_asked() -> bool:
-    return was_asked_to_stop(os.environ.get(ENDINGS, ""))
+    return bool(asked_to_stop_by(os.environ.get(ENDINGS, "")))
+
+
+def _signal() -> str:
+    """What somebody sent: to `launch`, or to this process."""
+    return asked_to_stop_by(os.environ.get(ENDINGS, "")) or "SIGTERM"
 
 
 # Megatron's own loop, `pretrain`, looks after each step whether a rank got a signal, saves, and leaves with 0.

@@ -84,5 +84,5 @@ def _warnings(policy: Policy) -> tuple[str, ...]:
         "counts inside the job, and ends a start at once that has no chance"
     )
     grace = "grace_period: stands in the settings for OpenAPI and SDK; no flag of the dlc command line is known for it"
-    others = by_the_job(policy, "refill_after", "no_progress_limit", "retry", "fatal")
+    others = by_the_job(policy, "refill_after", "no_progress_limit", "retry", "fatal", "stop_signals")
     return (*((silence, whole_life) if policy.max_restarts else ()), grace, *others)

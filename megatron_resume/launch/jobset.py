@@ -54,7 +54,7 @@ def render(policy: Policy, job: Job) -> Rendered:
         {FILE: kubernetes.manifest(HEAD, content)},
         (
             *counted_by_the_job(policy, "maxRestarts of a JobSet cannot be given back, so it is large"),
-            *by_the_job(policy, "hang", "refill_after", "no_progress_limit", "retry", "fatal"),
+            *by_the_job(policy, "hang", "refill_after", "no_progress_limit", "retry", "fatal", "stop_signals"),
         ),
     )
 

@@ -57,7 +57,7 @@ def render(policy: Policy, job: Job) -> Rendered:
         # ft_launcher lives in an environment of its own, in which no rank could run.
         *("--no-python", job.python, "-u", *job.of_rank),
     ]
-    own = ("refill_after", "retry", "fatal") if tracks else ("refill_after", "no_progress_limit", "retry", "fatal")
+    own = ("refill_after", "retry", "fatal", "stop_signals", *(() if tracks else ("no_progress_limit",)))
     warnings = (_NEEDS_REPORTS, *(() if not tracks or _save(job) else (_NEEDS_SAVE,)), *by_the_job(policy, *own))
     return Rendered(tuple(command), {}, {}, warnings, (NO_RESTART,) if tracks else ())
 

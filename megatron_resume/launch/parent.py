@@ -22,7 +22,7 @@ from typing import NamedTuple
 from ..checkpoint.launch_key import ENGINE_STARTS, LAUNCH_ID, launch_key
 from ..checkpoint.lives import lives
 from ..errors import STOPPED, ConfigError, CrashLoopError, ResumeError
-from ..policy import FATAL, VARIABLE, Policy, as_json
+from ..policy import FATAL, STOP_SIGNALS, VARIABLE, Policy, as_json
 from ..processes import Abandoned, adopt_orphans, die_with_parent, end_descendants
 from ..resume.budget import budget
 from ..watch.endings import VARIABLE as ENDINGS
@@ -34,7 +34,7 @@ logger = logging.getLogger("megatron_resume")
 
 _POLL_S = 0.1
 _NO_PROGRAM = (errno.ENOENT, errno.EACCES, errno.ENOEXEC)
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_SIGNALS = [signal.Signals[name] for name in STOP_SIGNALS]  # which would end a process that does not handle them
 
 
 def launch(policy: Policy, rendered: Rendered, *, job_id: str | None = None) -> int:
@@ -51,8 +51,8 @@ def launch(policy: Policy, rendered: Rendered, *, job_id: str | None = None) -> 
     watcher = os.fork()
     if watcher == 0:
         os._exit(_watch(policy, rendered, parent, job_id))
-    for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: _tell(watcher, signal.SIGTERM))
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, _: _tell(watcher, number))
     _, status = os.waitpid(watcher, 0)
     _end_all()
     code = os.waitstatus_to_exitcode(status)
@@ -92,13 +92,16 @@ class _Watcher:
         self._without_a_life = 0  # engines in a row that came to none
         self._restarts = 0  # counted here only as long as no data checkpoint folder is known
         self._abandoned = Abandoned()
-        self._asked_to_stop = False
+        self._asked_to_stop = ""  # the first signal that did
         os.setsid()  # an interrupt typed at a terminal reaches the first process only
         adopt_orphans()
-        signal.signal(signal.SIGTERM, self._stop)
+        for number in _SIGNALS:
+            signal.signal(number, self._stop)
 
-    def _stop(self, *_: object) -> None:
-        self._asked_to_stop = True
+    def _stop(self, number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        if name in self._policy.stop_signals:
+            self._asked_to_stop = self._asked_to_stop or name
 
     def run(self) -> int:
         folder = Path(tempfile.mkdtemp(prefix="megatron_resume-"))
@@ -178,8 +181,9 @@ class _Watcher:
         return any(one.exit_code == STOPPED for one in read_endings(endings))
 
     def _end_on_request(self, engine: subprocess.Popen[bytes], endings: Path) -> "_EngineEnd":
-        logger.warning("asked to stop; ranks have %s to save and end", self._policy.grace_period)
-        ask_to_stop(endings)
+        by_whom = self._asked_to_stop or "a rank"  # which was told, and left with everything saved
+        logger.warning("asked to stop by %s; ranks have %s to save and end", by_whom, self._policy.grace_period)
+        ask_to_stop(endings, self._asked_to_stop or "SIGTERM")
         # The engine alone: it tells its ranks, and what they need for a last save is not told.
         engine.terminate()
         engine.send_signal(signal.SIGCONT)  # one that is stopped would take SIGTERM only then

@@ -39,6 +39,6 @@ def render(policy: Policy, job: Job) -> Rendered:
         {FILE: kubernetes.manifest(HEAD, content)},
         (
             *counted_by_the_job(policy, "the operator restarts a pod as long as it exits with 128 or more"),
-            *by_the_job(policy, "hang", "refill_after", "no_progress_limit", "retry", "fatal"),
+            *by_the_job(policy, "hang", "refill_after", "no_progress_limit", "retry", "fatal", "stop_signals"),
         ),
     )

@@ -32,7 +32,7 @@ def render(policy: Policy, job: Job) -> Rendered:
             "grace_period: it begins by itself before the time limit; for scancel and preemption KillWait in "
             f"slurm.conf and GraceTime of the partition must be {policy.grace_period} or more",
             *counted_by_the_job(policy, "Slurm requeues without a limit"),
-            *by_the_job(policy, "hang", "refill_after", "no_progress_limit", "retry", "fatal"),
+            *by_the_job(policy, "hang", "refill_after", "no_progress_limit", "retry", "fatal", "stop_signals"),
         ),
     )
 

@@ -9,7 +9,7 @@ from ..policy import Policy
 from .job import Job, Rendered, after_grace, by_the_job
 
 ENVIRON = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
-NOT_ITS_OWN = ("hang", "refill_after", "no_progress_limit", "retry", "fatal")
+NOT_ITS_OWN = ("hang", "refill_after", "no_progress_limit", "retry", "fatal", "stop_signals")
 
 
 def render(policy: Policy, job: Job) -> Rendered:

@@ -49,11 +49,22 @@ def read_endings(folder: Path) -> list[RankEnding]:
     return sorted(found, key=lambda ending: ending.time_s)
 
 
-def ask_to_stop(folder: Path) -> None:
-    """`launch` tells its ranks that the job is to end, before it has them signalled: no rank failed."""
-    (folder / _STOP).touch()
+def ask_to_stop(folder: Path, signal: str) -> None:
+    """`launch` tells its ranks that the job is to end, before it has them signalled: no rank failed.
+
+    Args:
+        signal: that came to `launch`; its ranks get SIGTERM.
+    """
+    new = folder / f"{_STOP}.tmp"
+    new.write_text(signal)
+    os.replace(new, folder / _STOP)
 
 
-def was_asked_to_stop(folder: str) -> bool:
-    """Whether `launch` said so; `folder` is "" where nothing launched us."""
-    return bool(folder) and os.path.exists(os.path.join(folder, _STOP))
+def asked_to_stop_by(folder: str) -> str:
+    """The signal that came to `launch`; "" where none did. `folder` is "" where nothing launched us."""
+    if not folder:
+        return ""
+    try:
+        return Path(folder, _STOP).read_text()
+    except OSError:
+        return ""

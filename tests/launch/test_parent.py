@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,14 +122,27 @@ def test_without_restarts_left_the_job_ends_with_the_code_of_its_rank(launched: 
     assert job.nobody_lives()
 
 
-def test_stopped_it_stops_all_and_says_so(launched: Callable[..., Launched]) -> None:
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGQUIT"])
+def test_stopped_it_stops_all_and_says_so(launched: Callable[..., Launched], name: str) -> None:
+    """Also by what Slurm's --signal=USR1@120 or a node's operator sends, which would kill it and all below it."""
     job = launched("sleep", "grace_period: 2s")
     job.until_all_sleep()
-    job.process.send_signal(signal.SIGTERM)
+    job.process.send_signal(signal.Signals[name])
     code, out = job.end()
     assert code == 128 + signal.SIGTERM, out
-    assert "asked to stop; ranks have 2s to save and end" in out
+    assert f"asked to stop by {name}; ranks have 2s to save and end" in out
     assert job.nobody_lives()
+
+
+def test_a_signal_that_the_policy_leaves_out_is_not_noticed(launched: Callable[..., Launched]) -> None:
+    job = launched("sleep", "{grace_period: 2s, stop_signals: [SIGTERM, SIGINT]}")
+    job.until_all_sleep()
+    for number in (signal.SIGUSR1, signal.SIGQUIT, signal.SIGINT):
+        job.process.send_signal(number)
+        time.sleep(0.3)  # or it would be SIGINT that came first
+    code, out = job.end()
+    assert code == 128 + signal.SIGTERM, out
+    assert "asked to stop by SIGINT" in out
 
 
 def test_a_rank_that_left_with_everything_saved_ends_the_job_with_202(launched: Callable[..., Launched]) -> None:

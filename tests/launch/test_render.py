@@ -85,6 +85,7 @@ def test_each_field_of_a_policy_is_told_to_an_engine_or_warned_about(engine: str
         "retry": [7],
         "fatal": [77],
         "grace_period": "7m",
+        "stop_signals": ["SIGTERM", "SIGUSR2"],
     }
     job = ONE_NODE._replace(nvrx_version="0.7")
     usual = ENGINES[engine](DEFAULT, job)

@@ -14,7 +14,7 @@ import pytest
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.processes import descendants
 from megatron_resume.resume.budget import is_free
-from support.runs import ASYNC, EPISODES, EXAMPLE, RARE, SMALL, TAMPERED, Run, assert_identical
+from support.runs import ASYNC, EPISODES, EXAMPLE, RARE, SMALL, TAMPERED, Run, assert_identical, status_of
 
 pytestmark = pytest.mark.slow
 
@@ -57,11 +57,11 @@ class Launched:
         ranks = [int(path.read_text()) for path in sorted(self.at.glob("rank*"))]
         return ranks[1] if who == "a rank" else int(Path(f"/proc/{ranks[1]}/stat").read_text().split()[3])
 
-    def tell(self, who: str) -> int:
-        """SIGTERM, once all ranks are there; the exit code of `launch`."""
+    def tell(self, who: str, number: signal.Signals = signal.SIGTERM) -> int:
+        """The signal, once all ranks are there; the exit code of `launch`."""
         until(lambda: len(list(self.at.glob("rank*"))) == 2, self)
         pid = self.pid_of(who)
-        (os.killpg if pid < 0 else os.kill)(abs(pid), signal.SIGTERM)
+        (os.killpg if pid < 0 else os.kill)(abs(pid), number)
         (self.at / "go_on").touch()
         return self.process.wait(300)
 
@@ -105,6 +105,15 @@ def test_launch_ends_with_202_and_the_next_start_goes_on_exactly(
     assert code == STOPPED, job.log.read_text()[-8000:]
     run.finish()
     assert_identical(run, undisturbed("dp2"))
+
+
+def test_what_came_to_launch_is_named_by_status(new_run: Callable[..., Run], launched: Callable[..., Launched]) -> None:
+    run = new_run()
+    run.output.mkdir()
+    job = launched(run, "train", RARE)
+    assert job.tell("launch", signal.SIGUSR1) == STOPPED, job.log.read_text()[-8000:]
+    (process,) = status_of(run.data_checkpoint)["attempts"][0]["processes"]
+    assert process["says"] == "stopped with exit code 202: SIGUSR1"
 
 
 def test_workers_of_an_asynchronous_save_outlive_the_signal_that_torchrun_sends_to_all_processes_of_a_rank(
