@@ -87,6 +87,11 @@ def is_agreed() -> bool:
     return _agreed and not _in_megatrons_loop
 
 
+def is_in_megatrons_loop() -> bool:
+    """Whether a rank was told to end, and Megatron's own loop saves and leaves for it."""
+    return _in_megatrons_loop
+
+
 def ask_before_save() -> Callable[[], bool] | None:
     """Ask all ranks whether any was told to end. Call on every rank when a save begins that completes a point.
 

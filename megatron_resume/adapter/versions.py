@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import UnsupportedMegatron
 from ..hooks import AnyFunction, Hook, HookSet
-from . import arguments, early_args, index_builder, ranks, saving, stopping, training
+from . import arguments, early_args, index_builder, planned_end, ranks, saving, stopping, training
 
 logger = logging.getLogger("megatron_resume")
 
@@ -106,6 +106,13 @@ HOOKS = (
         optional=True,
     ),
     Hook("megatron.training.training", "evaluate", (), training.wrap_evaluate),
+    Hook(
+        "megatron.training.training",
+        "checkpoint_and_decide_exit",
+        ("iteration",),
+        planned_end.wrap_checkpoint_and_decide_exit,
+        optional=True,
+    ),
 )
 
 

@@ -57,10 +57,11 @@ class Failed(_Event, frozen=True, kw_only=True):
 
 
 class Stopped(_Event, frozen=True, kw_only=True):
-    """The process was told to end: by a signal, or because a newer attempt took the job."""
+    """The process was told to end: by a signal, by its command, or because a newer attempt took the job."""
 
     reason: str
     exit_code: int
+    planned: bool = False  # by its command, at an iteration or after a time
 
 
 class Finished(_Event, frozen=True, kw_only=True):

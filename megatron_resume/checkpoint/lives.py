@@ -170,14 +170,13 @@ def _life(root: Path, number: int) -> Life:
     stopped = any(one.how == "stopped" for one in failures)  # by itself, with nothing to lose; what others did follows
     cause = None if stopped else cause_of(failures)
     leases = _leases(root, number)
+    said = next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None)
     return Life(
         attempt=number,
         state="stopped" if stopped else _state({end.state for end in ends}, cause),
         job=leases[0].holder.job if leases else cause.job if cause else "",
         cause=cause,
-        ending=Stopped(reason="SIGTERM", exit_code=STOPPED)
-        if stopped
-        else next((end.event for end in ends if isinstance(end.event, Failed | Stopped)), None),
+        ending=Stopped(reason="SIGTERM", exit_code=STOPPED) if stopped and not isinstance(said, Stopped) else said,
         commits=max(_commits(root, number, role) for role in TRAINED),
         iteration=_reached(leases, failures),
         time_s=min((one.time_s for one in failures), default=None),

@@ -94,6 +94,8 @@ def _says(end: ProcessEnd, rank_says: str) -> str:
     if isinstance(end.event, Failed):
         return f"failed with exit code {end.event.exit_code}: {end.event.error}: {end.event.message}"
     if isinstance(end.event, Stopped):
+        if end.event.planned:
+            return f"stopped {end.event.reason}"
         return f"stopped with exit code {end.event.exit_code}: {end.event.reason}"
     if end.event is not None:
         return "finished"

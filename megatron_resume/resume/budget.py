@@ -51,8 +51,8 @@ def budget(policy: Policy, lives: Iterable[Life], job: str) -> Budget:
 
 
 def is_free(life: Life) -> bool:
-    """Whether it ended on request, with everything saved: a preemption costs no restart."""
-    return life.state == "stopped" and life.ending is not None and life.ending.exit_code == STOPPED
+    """Whether it ended on request, with everything saved: a preemption costs no restart, nor does a planned end."""
+    return life.state == "stopped" and life.ending is not None and life.ending.exit_code in (0, STOPPED)
 
 
 def is_fatal(policy: Policy, life: Life) -> bool:
