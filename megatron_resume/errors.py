@@ -57,6 +57,12 @@ class CrashLoopError(ResumeError):
     exit_code = 70
 
 
+class HelperDiedError(ResumeError):
+    """A helper process of this rank was killed; a restart begins with new ones."""
+
+    exit_code = 137
+
+
 class RejoinError(ResumeError):
     """This process no longer belongs to the job as it is now; a restart lets it join again."""
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from ..hooks import AnyFunction, Hook, HookSet
 from ..watch import marks
-from . import helper_processes, session
+from . import helper_deaths, session
 
 
 def wrap_get_iterator(original: AnyFunction) -> AnyFunction:
     def _get_iterator(self: Any) -> Any:
-        if not self.num_workers or not marks.is_watched() or session.current() is None:
+        if not self.num_workers or session.current() is None:
             return original(self)
-        with helper_processes.that_outlive_sigterm():
+        with helper_deaths.of_this_rank(outlive_sigterm=marks.is_watched()):
             return original(self)
 
     return _get_iterator

@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Container
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +23,7 @@ from . import (
     curves,
     formats,
     gathering,
-    helper_processes,
+    helper_deaths,
     lineage,
     naming,
     native_loaders,
@@ -223,7 +223,7 @@ def _finalized(save: Save) -> None:
 
 
 def _for_a_last_save() -> AbstractContextManager[None]:
-    return helper_processes.that_outlive_sigterm() if marks.is_watched() else nullcontext()
+    return helper_deaths.of_this_rank(outlive_sigterm=marks.is_watched())
 
 
 def _stop_after(save: Save | None) -> None:

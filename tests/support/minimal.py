@@ -27,11 +27,11 @@ def arguments(folder: Path) -> list[str]:
     return [*ours, *FLAGS.split()]
 
 
-def torchrun(folder: Path) -> tuple[int, str]:
-    """Its exit code, and what all ranks said."""
+def torchrun(folder: Path, *flags: str, script: Path = MINIMAL, **more: str) -> tuple[int, str]:
+    """Its exit code, and what all ranks said; `more` of the environment."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    command += ["--rdzv-endpoint", "localhost:0", str(WITHOUT_GPU), str(MINIMAL), *arguments(folder)]
-    environ = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command += ["--rdzv-endpoint", "localhost:0", str(WITHOUT_GPU), str(script), *arguments(folder), *flags]
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", **more}
     done = subprocess.run(
         command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
     )
