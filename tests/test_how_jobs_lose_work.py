@@ -30,6 +30,11 @@ ONE_MODEL, ADOPTION = (f"real_megatron/test_{name}.py" for name in ("one_model",
 
 # What is hit, and what a user gets elsewhere -> the tests that prove otherwise here.
 LINES = {
+    "a stranger's links and FIFOs make the job overwrite files of its user, or keep a hung rank alive": (
+        "test_planted.py::test_nothing_outside_changes_and_nothing_waits",
+        "watch/test_planted.py::test_what_is_planted_where_stacks_go_keeps_no_hung_rank",
+        "watch/test_planted.py::test_a_hung_rank_is_ended_though_the_storage_gives_no_answer",
+    ),
     "a role that nobody trains is waited for: every save comes to no resume point": (
         f"{ONE_MODEL}::test_a_role_that_no_process_began_is_warned_of_once_and_ends_the_second_save",
         f"{ONE_MODEL}::test_a_stock_script_resumes_with_one_flag",

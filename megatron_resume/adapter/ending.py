@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.plain_files import NotPlainError
 from ..errors import ConfigError, DamagedError, ResumeError
 from ..watch import marks
 from . import life, ranks
@@ -44,6 +45,8 @@ def naming_the_path(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename2 or error.filename or root
+        if isinstance(error, NotPlainError):
+            raise ConfigError(f"start refused: {where}: {error.strerror}") from error
         if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK) and error.filename2:
             needed = "this file system lacks hard or symbolic links; name a folder on one that has both"
         else:

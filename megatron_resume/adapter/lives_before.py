@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..policy import VARIABLE, policy_of_environ
 from ..resume.budget import budget
 from ..watch import marks
+from .ending import naming_the_path
 
 logger = logging.getLogger("megatron_resume")
 
@@ -57,7 +58,8 @@ def check_budget_of(config: ResumeConfig, environ: Mapping[str, str]) -> None:
     _has_checked = True
     root = Path(os.path.abspath(config.data_checkpoint_path))
     if token := environ.get(NEW_BUDGET_VARIABLE):
-        count_anew(root, token)
+        with naming_the_path(root):
+            count_anew(root, token)
     found = budget(policy_of_environ(environ), lives(root), launch_key(environ).job)
     if found.over is not None:
         raise found.over
@@ -69,5 +71,5 @@ def count_anew(root: Path, token: str) -> None:
     """Restarts are counted from now on; a second call with the same `token` does nothing."""
     path = root / FAILURES / f"new_budget_{life_named(token)}" / NEW_BUDGET
     if root.is_dir() and not path.exists():
-        make_folder(path.parent)
-        replace(path, encode(NewBudget(after=newest_started(root), time_s=time.time())))
+        make_folder(path.parent, below=root)
+        replace(path, encode(NewBudget(after=newest_started(root), time_s=time.time())), below=root)

@@ -5,10 +5,12 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ..checkpoint import attempts
 from ..checkpoint.layout import TRACKER, model_folder
+from ..checkpoint.plain_files import open_plain
 from ..resume.choose import Resume
 from . import ranks, session
 from .session import Session
@@ -97,8 +99,8 @@ def _newer(args: Any, directory: str, iteration: int) -> str | None:
 def _tracked(folder: str) -> int:
     """The iteration that Megatron's tracker names; 0 if there is none that can be read."""
     try:
-        with open(os.path.join(folder, TRACKER), encoding="ascii") as file:
+        with open_plain(Path(folder, TRACKER)) as file:
             text = file.read(32).strip()
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return 0
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdigit() else 0

@@ -26,7 +26,7 @@ class Adopted(Record, frozen=True, kw_only=True):
 
 def write(root: Path, attempt: int, adopted: Adopted) -> None:
     """Record what was loaded; an attempt that dies before its first commit leaves this to its successor."""
-    replace(_path(root, attempt, adopted.role), encode(adopted))
+    replace(_path(root, attempt, adopted.role), encode(adopted), below=root)
 
 
 def of_attempt(root: Path, attempt: int) -> dict[str, Adopted]:

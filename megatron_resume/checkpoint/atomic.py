@@ -1,108 +1,136 @@
-"""Write a file so that a reader finds it whole or not at all, also after a power cut."""
+"""Write a file so that a reader finds it whole or not at all, also after a power cut.
+
+`below` is the folder that a person named: from there on no link is followed on the way to the file, so nobody who may
+write below it can lead us elsewhere. Without it the file's own folder was named.
+"""
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from ..crash import crash_point
+from .plain_files import folder_below
 
 
 def fsync(path: Path) -> None:
     """Make a file's content, or a folder's names, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, *, below: Path | None = None) -> None:
     """Make `path` and the folders above it that are missing, durable when this returns."""
-    if path.is_dir():
-        return
-    make_folder(path.parent)
-    path.mkdir(exist_ok=True)
-    fsync(path.parent)
+    if below is not None:
+        _make_below(below, path)
+    elif not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        fsync(path.parent)
 
 
-def write_new(path: Path, data: bytes) -> None:
+def _make_below(below: Path, path: Path) -> None:
+    make_folder(below)
+    reached = below
+    for name in path.relative_to(below).parts:
+        with folder_below(below, reached) as folder, suppress(FileExistsError):
+            os.mkdir(name, dir_fd=folder)
+            os.fsync(folder)
+        reached /= name
+    with folder_below(below, path):  # what is there already is a folder
+        pass
+
+
+def write_new(path: Path, data: bytes, *, below: Path | None = None) -> None:
     """Create `path` with `data`, durable when this returns.
 
     Raises:
         FileExistsError: `path` exists; it is left as it is.
     """
-    temporary = _write_temporary(path, data)
-    try:
-        os.link(temporary, path)  # unlike a rename, never replaces
-        crash_point("write.named", path.name)
-    finally:
-        temporary.unlink()
-    fsync(path.parent)
+    with folder_below(below or path.parent, path.parent) as folder:
+        temporary = _write_temporary(folder, path.name, data)
+        try:
+            # Unlike a rename, never replaces; and should the temporary name be a link by now, that is what gets it.
+            os.link(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            crash_point("write.named", path.name)
+        finally:
+            os.unlink(temporary, dir_fd=folder)
+        os.fsync(folder)
     crash_point("write.end", path.name)
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, *, below: Path | None = None) -> None:
     """Create or replace `path`, durable when this returns."""
-    temporary = _write_temporary(path, data)
-    with _removed_on_failure(temporary):
-        os.replace(temporary, path)
-    crash_point("write.named", path.name)
-    fsync(path.parent)
+    with folder_below(below or path.parent, path.parent) as folder:
+        temporary = _write_temporary(folder, path.name, data)
+        with _removed_on_failure(folder, temporary):
+            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        crash_point("write.named", path.name)
+        os.fsync(folder)
     crash_point("write.end", path.name)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, below: Path | None = None) -> Iterator[BinaryIO]:
     """A new file to fill; when the block ends without an error it takes the place of `path`, durable."""
-    temporary = _temporary(path)
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync(path.parent)
+    with folder_below(below or path.parent, path.parent) as folder:
+        temporary = _temporary(path.name)
+        with _removed_on_failure(folder, temporary):
+            with open(temporary, "xb", opener=_in(folder)) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
 
 
-def move(source: Path, target: Path) -> None:
+def move(source: Path, target: Path, *, below: Path) -> None:
     """Rename a file or folder into another folder, which is made, durable when this returns."""
     crash_point("move.begin", source.name)
-    make_folder(target.parent)
-    os.rename(source, target)
-    crash_point("move.renamed", source.name)
-    fsync(target.parent)
-    fsync(source.parent)
+    make_folder(target.parent, below=below)
+    with folder_below(below, source.parent) as old, folder_below(below, target.parent) as new:
+        try:
+            os.rename(source.name, target.name, src_dir_fd=old, dst_dir_fd=new)
+        except OSError as error:
+            error.filename, error.filename2 = str(source), str(target)
+            raise
+        crash_point("move.renamed", source.name)
+        os.fsync(new)
+        os.fsync(old)
     crash_point("move.end", source.name)
 
 
-def _write_temporary(path: Path, data: bytes) -> Path:
-    crash_point("write.begin", path.name)
-    temporary = _temporary(path)
-    with _removed_on_failure(temporary), open(temporary, "xb") as file:
+def _write_temporary(folder: int, name: str, data: bytes) -> str:
+    crash_point("write.begin", name)
+    temporary = _temporary(name)
+    with _removed_on_failure(folder, temporary), open(temporary, "xb", opener=_in(folder)) as file:
         file.write(data)
         file.flush()
-        crash_point("write.written", path.name)
+        crash_point("write.written", name)
         os.fsync(file.fileno())
-    crash_point("write.synced", path.name)
+    crash_point("write.synced", name)
     return temporary
 
 
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+def _in(folder: int) -> Callable[[str, int], int]:
+    return lambda name, flags: os.open(name, flags, 0o666, dir_fd=folder)
+
+
+def _temporary(name: str) -> str:
+    return f".{name}.{secrets.token_hex(6)}.tmp"
 
 
 @contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
+def _removed_on_failure(folder: int, name: str) -> Iterator[None]:
     """A full disk must not fill up with what could not be written to it."""
     try:
         yield
     except BaseException:
         with suppress(OSError):
-            path.unlink()
+            os.unlink(name, dir_fd=folder)
         raise

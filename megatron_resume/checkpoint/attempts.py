@@ -5,8 +5,9 @@ from pathlib import Path
 
 from ..crash import crash_point
 from ..errors import ConfigError
-from .atomic import fsync, make_folder, replace, write_new
+from .atomic import make_folder, replace, write_new
 from .layout import ATTEMPTS, MAX_ATTEMPT, START, attempt_path, parse_attempt, parse_point
+from .plain_files import folder_below
 from .records import Start, encode
 
 
@@ -21,16 +22,17 @@ def attempt_numbers(root: Path) -> list[int]:
 
 def take_number(root: Path) -> int:
     """Make the folder of the next attempt. mkdir succeeds for one caller only."""
-    make_folder(root / ATTEMPTS)
+    make_folder(root / ATTEMPTS, below=root)
     while True:
         number = max([0, *attempt_numbers(root), *_attempts_with_points(root)]) + 1
         if number > MAX_ATTEMPT:
             raise ConfigError(f"{root} names attempt {MAX_ATTEMPT}, which nobody made; remove what is named so there")
-        try:
-            attempt_path(root, number).mkdir()
-        except FileExistsError:
-            continue  # somebody else was quicker
-        fsync(root / ATTEMPTS)
+        with folder_below(root, root / ATTEMPTS) as attempts:
+            try:
+                os.mkdir(attempt_path(root, number).name, dir_fd=attempts)
+            except FileExistsError:
+                continue  # somebody else was quicker
+            os.fsync(attempts)
         crash_point("attempt.numbered")
         return number
 
@@ -43,16 +45,18 @@ def _attempts_with_points(root: Path) -> list[int]:
 def give_back(root: Path, number: int) -> None:
     """Remove the folder of an attempt that was not begun: a refused start leaves no trace."""
     path = attempt_path(root, number)
-    for file in path.iterdir():
-        file.unlink()
-    path.rmdir()
+    with folder_below(root, path) as folder:
+        for name in os.listdir(folder):
+            os.unlink(name, dir_fd=folder)
+    with folder_below(root, path.parent) as attempts:
+        os.rmdir(path.name, dir_fd=attempts)
 
 
 def withdraw(root: Path, number: int) -> None:
     """Take back that an attempt has begun, for a newer one; its number stays used."""
-    start = attempt_path(root, number) / START
-    os.rename(start, start.with_name("withdrawn.json"))
-    fsync(start.parent)
+    with folder_below(root, attempt_path(root, number)) as folder:
+        os.rename(START, "withdrawn.json", src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
 
 
 def has_started(root: Path, number: int) -> bool:
@@ -78,10 +82,10 @@ def newer_than(root: Path, number: int) -> int | None:
 
 def amend_start(root: Path, start: Start) -> None:
     """Say once more how the attempt began, before it trains. Call where it was begun."""
-    replace(attempt_path(root, start.attempt) / START, encode(start))
+    replace(attempt_path(root, start.attempt) / START, encode(start), below=root)
 
 
 def write_start(root: Path, start: Start) -> None:
     """Declare the attempt begun; readers count it from now on."""
-    write_new(attempt_path(root, start.attempt) / START, encode(start))
+    write_new(attempt_path(root, start.attempt) / START, encode(start), below=root)
     crash_point("attempt.begun")

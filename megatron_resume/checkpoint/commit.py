@@ -35,7 +35,7 @@ def make_name_durable(point: Path) -> None:
 
 def write_receipt(point: Path, receipt: Receipt) -> None:
     """State that the role's model checkpoint is complete and durable."""
-    write_new(point / receipt_file(receipt.role), encode(receipt))
+    write_new(point / receipt_file(receipt.role), encode(receipt), below=point.parent)
 
 
 def write_data(point: Path, data: DataCheckpoint, arrays: bytes | None) -> None:
@@ -43,8 +43,8 @@ def write_data(point: Path, data: DataCheckpoint, arrays: bytes | None) -> None:
     if arrays is not None:
         if len(arrays) > MAX_ARRAYS_BYTES:
             raise ConfigError(f"tracked state has {len(arrays)} bytes, {MAX_ARRAYS_BYTES} can be stored; track less")
-        write_new(point / ARRAYS, arrays)
-    write_new(point / DATA, encode(data))
+        write_new(point / ARRAYS, arrays, below=point.parent)
+    write_new(point / DATA, encode(data), below=point.parent)
 
 
 def is_committed(point: Path) -> bool:
@@ -104,7 +104,7 @@ def commit(point: Path, name: PointName, *, nonce: str, roles: Collection[str]) 
     files = {n: Digest(size=(point / n).stat().st_size, sha256=sha256_of(point / n)) for n in names}
     manifest = Manifest(iteration=name.iteration, attempt=name.attempt, nonce=nonce, roles=tuple(roles), files=files)
     try:
-        write_new(point / COMMITTED, encode(manifest))
+        write_new(point / COMMITTED, encode(manifest), below=point.parent)
     except FileExistsError:
         return
     crash_point("commit.end")

@@ -57,8 +57,8 @@ def write_digests(root: Path, digests: ModelDigests) -> None:
         FileExistsError: Another process of the job was here.
     """
     path = digests_path(root, PointName(digests.iteration, digests.attempt), digests.role)
-    make_folder(path.parent)
-    write_new(path, encode(digests))
+    make_folder(path.parent, below=root)
+    write_new(path, encode(digests), below=root)
 
 
 def read_digests(root: Path, receipt: Receipt) -> ModelDigests | None:

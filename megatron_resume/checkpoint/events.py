@@ -1,20 +1,19 @@
 """Events: what one life of the job says of itself, line by line. People read them; they decide nothing."""
 
 import errno
-import io
 import os
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 
 from ..crash import crash_point, is_armed
 from ..errors import DamagedError
 from ..shown import shown_in_line
-from .atomic import fsync
 from .layout import attempt_path
+from .plain_files import folder_below, open_file
 from .records import VERSION, Record, read_bytes
 
 MAX_BYTES = 16 << 20  # some 150,000 commits in one life
@@ -103,26 +102,22 @@ def append(path: Path, event: Event) -> None:
     """
     kind = str(event.__struct_config__.tag)
     crash_point("event.begin", kind)
-    with open(path, "ab", buffering=0, opener=_open_own) as file:
-        size = file.tell()
-        try:
-            _write(file, msgspec.json.encode(event) + b"\n", kind)
-            os.fsync(file.fileno())
-        except OSError:
-            with suppress(OSError):
-                file.truncate(size)  # else the next line would continue this one
-            raise
-    if size == 0:
-        fsync(path.parent)
+    with folder_below(path.parents[2], path.parent) as folder:  # of `events_path`, from its root on
+        with open_file(path.name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab", folder) as file:
+            size = file.tell()
+            try:
+                _write(file, msgspec.json.encode(event) + b"\n", kind)
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(size)  # else the next line would continue this one
+                raise
+        if size == 0:
+            os.fsync(folder)
     crash_point("event.end", kind)
 
 
-def _open_own(path: str, flags: int) -> int:
-    """Neither through a link nor waiting for the reader of a FIFO that somebody put there."""
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
-
-
-def _write(file: io.FileIO, line: bytes, kind: str) -> None:
+def _write(file: BinaryIO, line: bytes, kind: str) -> None:
     if is_armed("event.torn"):
         half = file.write(line[: len(line) // 2])
         crash_point("event.torn", kind)

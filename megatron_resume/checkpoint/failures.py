@@ -78,9 +78,9 @@ def failures_path(root: Path, attempt: int, life: str) -> Path:
 def write_failure(root: Path, life: str, failure: Failure) -> Path:
     """Store one rank's record. Raises OSError where that cannot be."""
     folder = failures_path(root, failure.attempt, life)
-    make_folder(folder)
+    make_folder(folder, below=root)
     path = folder / f"rank_{failure.rank}{_SUFFIX}"
-    replace(path, encode(failure))
+    replace(path, encode(failure), below=root)
     return path
 
 

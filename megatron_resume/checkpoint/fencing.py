@@ -6,12 +6,14 @@ mount) then lands beside the models, in the folder of its own attempt, or nowher
 
 import functools
 import os
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISLNK
 
 from ..crash import crash_point
-from .atomic import fsync
 from .attempts import attempt_numbers
 from .layout import attempt_path
+from .plain_files import NotPlainError, folder_below
 
 
 @functools.cache  # every save asks
@@ -23,8 +25,9 @@ def own_name(root: Path, attempt: int, role: str) -> Path:
 def make_own_name(root: Path, attempt: int, role: str, save: str) -> None:
     """Link to the absolute path `save`. Look afterwards whether a newer attempt began: it would not see this link."""
     link = own_name(root, attempt, role)
-    os.symlink(save, link, target_is_directory=True)
-    fsync(link.parent)
+    with folder_below(root, link.parent) as folder:
+        os.symlink(save, link.name, target_is_directory=True, dir_fd=folder)
+        os.fsync(folder)
     crash_point("name.made", role)
 
 
@@ -48,7 +51,9 @@ def take_names(root: Path, role: str, *, before: int) -> None:
 def take_name(root: Path, attempt: int, role: str) -> None:
     """Take away the name that `attempt` gave the save folder of `role`, if it is still there."""
     link = own_name(root, attempt, role)
-    if link.is_symlink() and not link.parent.is_symlink():  # a late writer may have made a folder in its place since
-        link.unlink(missing_ok=True)
-        fsync(link.parent)
-        crash_point("name.taken", role)
+    with suppress(FileNotFoundError, NotPlainError), folder_below(root, link.parent) as folder:
+        # A late writer may have made a folder in its place since.
+        if S_ISLNK(os.stat(link.name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(link.name, dir_fd=folder)
+            os.fsync(folder)
+            crash_point("name.taken", role)

@@ -54,19 +54,19 @@ def lease_path(root: Path, attempt: int, role: str) -> Path:
 
 def claim(root: Path, attempt: int, role: str, lease: Lease) -> None:
     """Take the place of `role` in the attempt. Raises FileExistsError when it is taken."""
-    write_new(lease_path(root, attempt, role), encode(lease))
+    write_new(lease_path(root, attempt, role), encode(lease), below=root)
 
 
 def renew(root: Path, attempt: int, role: str, lease: Lease, iteration: int = 0) -> Lease:
     """Count up; returns the new lease."""
     renewed: Lease = msgspec.structs.replace(lease, counter=lease.counter + 1, iteration=iteration)
-    replace(lease_path(root, attempt, role), encode(renewed))
+    replace(lease_path(root, attempt, role), encode(renewed), below=root)
     return renewed
 
 
 def release(root: Path, attempt: int, role: str, lease: Lease) -> None:
     """Say that the holder ends of its own will, so that nobody has to wait for the lease to run out."""
-    replace(lease_path(root, attempt, role), encode(msgspec.structs.replace(lease, released=True)))
+    replace(lease_path(root, attempt, role), encode(msgspec.structs.replace(lease, released=True)), below=root)
 
 
 def place(root: Path, attempt: int, role: str) -> Place:

@@ -51,7 +51,7 @@ def move_iteration_away(save: Path, iteration: int, *, attempt: int) -> bool:
 
 
 def _move_model(save: Path, iteration: int, attempt: int) -> None:
-    move(save / model_folder(iteration), _free(abandoned(save, attempt) / model_folder(iteration)))
+    move(save / model_folder(iteration), _free(abandoned(save, attempt) / model_folder(iteration)), below=save)
 
 
 def _to_move(save: Path, beyond: int, only: Container[int] | None) -> list[int]:
@@ -62,8 +62,8 @@ def put_back(model: Path, save: Path, iteration: int, *, attempt: int) -> None:
     """Bring a model folder that a later attempt moved aside back to its place, which that one's leaves."""
     place = save / model_folder(iteration)
     if place.exists():
-        move(place, _free(abandoned(save, attempt) / place.name))
-    move(model, place)
+        move(place, _free(abandoned(save, attempt) / place.name), below=save)
+    move(model, place, below=save)
 
 
 def move_points_away(root: Path, *, attempt: int) -> None:
@@ -71,12 +71,12 @@ def move_points_away(root: Path, *, attempt: int) -> None:
     for entry in sorted(root.iterdir()):
         point = parse_point(entry.name)
         if point is not None and point.attempt < attempt:
-            move(entry, _free(root / ABANDONED / f"a{attempt:04d}" / entry.name))
+            move(entry, _free(root / ABANDONED / f"a{attempt:04d}" / entry.name), below=root)
 
 
 def _free(path: Path) -> Path:
     names = (path.with_name(f"{path.name}.{n}" if n else path.name) for n in itertools.count())
-    return next(name for name in names if not name.exists())
+    return next(name for name in names if not os.path.lexists(name))
 
 
 def write_tracker(save: Path, iteration: int) -> None:
@@ -103,4 +103,4 @@ def retire_tracker(save: Path, *, attempt: int, beyond: int, only: Container[int
     if moved and left:
         write_tracker(save, left[-1])
     elif moved and tracker.exists():
-        move(tracker, _free(abandoned(save, attempt) / TRACKER))
+        move(tracker, _free(abandoned(save, attempt) / TRACKER), below=save)

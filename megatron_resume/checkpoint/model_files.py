@@ -51,16 +51,16 @@ def record_files(folder: Path) -> tuple[ModelFile, ...]:
     for directory, _, names in os.walk(folder):
         for name in sorted(names):
             path = Path(directory, name)
-            check_plain(path.lstat(), path)  # else what is loaded could change without a trace, or never end
-            fsync(path)
-            records.append(_describe(path, folder))
+            with open_plain(path) as file:  # else what is loaded could change without a trace, or never end
+                os.fsync(file.fileno())
+                stat = os.fstat(file.fileno())
+            records.append(_describe(path, folder, stat))
         fsync(Path(directory))
     fsync(folder.parent)
     return tuple(sorted(records, key=lambda record: record.path))
 
 
-def _describe(path: Path, folder: Path) -> ModelFile:
-    stat = path.stat()
+def _describe(path: Path, folder: Path, stat: os.stat_result) -> ModelFile:
     return ModelFile(
         path=path.relative_to(folder).as_posix(),
         size=stat.st_size,

@@ -9,14 +9,14 @@ What somebody left unfinished is found in `pruned/`. Only what was receipted, or
 import os
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import msgspec
 
 from ..crash import crash_point
 from ..errors import ConfigError, DamagedError, RejoinError
 from ..roles import TRAINED
-from .atomic import fsync, move
+from .atomic import move
 from .attempts import newer_than
 from .digests import digests_of
 from .folder import find_model, read_start
@@ -32,6 +32,7 @@ from .layout import (
     point_path,
     receipt_file,
 )
+from .plain_files import NotPlainError, folder_below
 from .records import Receipt, read
 
 SaveOf = Callable[[Receipt], Path]  # the save folder of the receipt's role
@@ -57,7 +58,7 @@ def remove(root: Path, names: Iterable[PointName], save_of: SaveOf, *, attempt: 
     for name in names:
         _clear_the_way(root, name)
         try:
-            move(point_path(root, name), _hidden_path(root, name))
+            move(point_path(root, name), _hidden_path(root, name), below=root)
         except FileNotFoundError:
             continue  # another process of the job was quicker
         crash_point("prune.hidden")
@@ -65,7 +66,7 @@ def remove(root: Path, names: Iterable[PointName], save_of: SaveOf, *, attempt: 
         try:
             check_newest(root, attempt)
         except RejoinError:
-            move(_hidden_path(root, name), point_path(root, name))
+            move(_hidden_path(root, name), point_path(root, name), below=root)
             raise
         yield _clear(root, name, save_of, attempt=attempt, models=models)
 
@@ -113,7 +114,7 @@ def _clear_the_way(root: Path, name: PointName) -> None:
     path = _hidden_path(root, name)
     if os.path.lexists(path) and os.path.lexists(point_path(root, name)):
         receipts = {receipt_file(receipt.role) for receipt in _receipts(path, name)}
-        _delete(path, {DATA, ARRAYS, COMMITTED, *receipts})
+        _delete(root, path, {DATA, ARRAYS, COMMITTED, *receipts})
 
 
 def hidden(root: Path) -> list[PointName]:
@@ -138,17 +139,17 @@ def _clear(root: Path, name: PointName, save_of: SaveOf, *, attempt: int, models
         save = save_of(receipt)
         problem = _why_not_ours(save, imported) or _take_model(root, save, receipt) if models else None
         left += [problem] if problem else []
-        freed += _delete(save / PRUNED / name.folder, {record.path for record in receipt.files})
+        freed += _delete(save, save / PRUNED / name.folder, {record.path for record in receipt.files})
         crash_point("prune.model", receipt.role)
-    _delete(path, {DATA, ARRAYS})
+    _delete(root, path, {DATA, ARRAYS})
     # Its name says that models of this iteration are the job's: a start over has to move them aside.
     has_model = any(_may_have_model(save_of(receipt), name.iteration) for receipt in receipts)
     check_newest(root, attempt)  # only now: a newer one takes our way to the models away, and none would be seen
     if not has_model:
         files = {receipt_file(receipt.role) for receipt in receipts}
-        _delete(root / DIGESTS / name.folder, files)
-        _delete(path, files)
-    _delete(path, {COMMITTED})
+        _delete(root, root / DIGESTS / name.folder, files)
+        _delete(root, path, files)
+    _delete(root, path, {COMMITTED})
     crash_point("prune.end")
     return Removed(name, freed, tuple(left))
 
@@ -192,31 +193,36 @@ def _take_model(root: Path, save: Path, receipt: Receipt) -> str | None:
         model = find_model(save, receipt, digests_of(root, receipt))
     except DamagedError as error:
         return str(error) if os.path.lexists(save / model_folder(receipt.iteration)) else None
-    move(model, target)
+    move(model, target, below=save)
     return None
 
 
-def _delete(folder: Path, files: Container[str]) -> int:
-    """Delete these files (relative paths) in `folder`, follow no link, and the folders that are empty then.
-
-    Returns the bytes.
+def _delete(base: Path, folder: Path, files: Container[str]) -> int:
+    """Delete these files (relative paths) in `folder`, and the folders that are empty then; from `base` on through no
+    link. Returns the bytes.
     """
-    if not os.path.isdir(folder) or folder.is_symlink():
-        return 0
     freed = 0
-    for directory, _, names in os.walk(folder, topdown=False):
-        for path in (Path(directory, name) for name in names):
-            if path.relative_to(folder).as_posix() in files or _is_torn(path):
-                with suppress(FileNotFoundError):  # another process of the job was quicker
-                    size = path.lstat().st_size
-                    path.unlink()
-                    freed += size
-        with suppress(OSError):  # somebody else's files are in it
-            os.rmdir(directory)
-    fsync(folder.parent)
+    try:
+        with folder_below(base, folder) as descriptor:
+            for directory, names, others, at in os.fwalk(".", topdown=False, dir_fd=descriptor):
+                for path in (PurePath(directory, name) for name in others):
+                    if path.as_posix() in files or _is_torn(path):
+                        with suppress(FileNotFoundError):  # another process of the job was quicker
+                            size = os.stat(path.name, dir_fd=at, follow_symlinks=False).st_size
+                            os.unlink(path.name, dir_fd=at)
+                            freed += size
+                for name in names:
+                    with suppress(OSError):  # somebody else's files are in it, or it is a link
+                        os.rmdir(name, dir_fd=at)
+        with folder_below(base, folder.parent) as above:
+            with suppress(OSError):
+                os.rmdir(folder.name, dir_fd=above)
+            os.fsync(above)
+    except (FileNotFoundError, NotPlainError):
+        return freed
     return freed
 
 
-def _is_torn(path: Path) -> bool:
+def _is_torn(path: PurePath) -> bool:
     """Whether a death left this file under a temporary name of ours."""
     return path.name.startswith(".") and path.name.endswith(".tmp")

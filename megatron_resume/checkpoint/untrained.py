@@ -5,10 +5,12 @@ before its first train step or save: from then on it is the lineage.
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
-from .atomic import fsync, write_new
+from .atomic import write_new
 from .layout import ATTEMPTS, UNTRAINED, PointName, attempt_path
+from .plain_files import folder_below
 from .records import Record, encode, read
 
 
@@ -20,7 +22,7 @@ class Untrained(Record, frozen=True, kw_only=True):
 
 def write_untrained(root: Path, attempt: int, point: PointName) -> None:
     """Say it, before the attempt is begun."""
-    write_new(attempt_path(root, attempt) / UNTRAINED, encode(Untrained(point=point)))
+    write_new(attempt_path(root, attempt) / UNTRAINED, encode(Untrained(point=point)), below=root)
 
 
 def is_untrained(root: Path, attempt: int) -> bool:
@@ -29,9 +31,10 @@ def is_untrained(root: Path, attempt: int) -> bool:
 
 def take_back(root: Path, attempt: int) -> None:
     """Take it back, durably; a second call does nothing."""
-    path = attempt_path(root, attempt) / UNTRAINED
-    path.unlink(missing_ok=True)
-    fsync(path.parent)
+    with folder_below(root, attempt_path(root, attempt)) as folder:
+        with suppress(FileNotFoundError):
+            os.unlink(UNTRAINED, dir_fd=folder)
+        os.fsync(folder)
 
 
 def lineage_of_untrained(root: Path, attempt: int) -> PointName | None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from megatron_resume.checkpoint.atomic import make_folder, replace
 from megatron_resume.checkpoint.lives import NEW_BUDGET_VARIABLE
 from megatron_resume.errors import ConfigError
 from megatron_resume.launch import aimaster, jobset, nvrx, pytorchjob, slurm, torchrun
@@ -68,8 +69,8 @@ def render(args: argparse.Namespace) -> int:
             print(f"\n# {name}\n{text}", end="")
         else:
             path = Path(args.to, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            make_folder(path.parent, below=Path(args.to))
+            replace(path, text.encode(), below=Path(args.to))
             print(f"wrote {path}")
     for warning in rendered.warnings:
         print(f"# note: {warning}")

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import msgspec
 
+from megatron_resume.checkpoint.plain_files import open_file
+from megatron_resume.checkpoint.user_cache import make_user_cache, user_cache
+
 from .values import text_of
 
 
@@ -21,16 +24,15 @@ class _File(msgspec.Struct, frozen=True):
     sha256: str
 
 
+_ANEW = "if this is interrupted, it begins anew; set XDG_CACHE_HOME to a folder that you may write to"
 _lines = msgspec.json.Decoder(_File)
 
 
-def state_path(root: Path) -> Path:
-    """Outside of the job's folder, in which nothing may change."""
-    cache = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(cache):  # which the XDG specification says to ignore
-        cache = os.path.expanduser("~/.cache")
+def state_path(root: Path) -> Path | None:
+    """Outside of the job's folder, in which nothing may change; None for a user without a home."""
+    cache = user_cache()
     name = hashlib.sha256(os.fsencode(os.path.abspath(root))).hexdigest()[:16]
-    return Path(cache) / "megatron_resume" / f"verify-{name}.jsonl"
+    return cache / f"verify-{name}.jsonl" if cache else None
 
 
 class Verified:
@@ -48,29 +50,34 @@ class Verified:
         return _file(path, stat, sha256) in self._known
 
     def add(self, path: Path, stat: os.stat_result, sha256: str) -> None:
-        if not self._is_kept:
+        if not self._is_kept or self.path is None:
             return
         try:
-            with open(self.path, "ab") as state:
+            with open_file(self.path, os.O_WRONLY | os.O_APPEND, "ab") as state:
                 state.write(msgspec.json.encode(_file(path, stat, sha256)) + b"\n")
         except OSError as error:
             self._give_up(error)
 
     def end(self) -> None:
         """All was read: the next run begins anew, since bits also rot in files that nobody touches."""
-        if self._is_kept:
+        if self._is_kept and self.path is not None:
             with suppress(OSError):
                 self.path.unlink()
 
     def _open(self, root: Path, again: bool) -> bool:
         """Read the state, or begin it anew; whether it can be added to."""
+        if self.path is None:
+            self.remarks.append(f"this user has no home to keep what was read: {_ANEW}")
+            return False
         if Path(os.path.realpath(self.path)).is_relative_to(os.path.realpath(root)):
             self.remarks.append(f"{text_of(self.path)} lies in what is verified, and is not written")
             return False
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "wb" if again else "ab+") as state:
-                if not again:
+            make_user_cache(self.path.parent)
+            with open_file(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, "ab+") as state:
+                if again:
+                    state.truncate(0)
+                else:
                     state.seek(0)
                     state.write(self._read(state.read()))
         except OSError as error:
@@ -87,15 +94,12 @@ class Verified:
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 damaged += 1
         if damaged:
-            self.remarks.append(f"{damaged} lines of {text_of(self.path)} are damaged and ignored")
+            self.remarks.append(f"{damaged} lines of {text_of(self.path or '')} are damaged and ignored")
         return b"" if data[-1:] in (b"", b"\n") else b"\n"
 
     def _give_up(self, error: OSError) -> None:
         self._is_kept = False
-        self.remarks.append(
-            f"{text_of(self.path)} cannot be written ({error.strerror}): if this is interrupted, it begins anew; set "
-            "XDG_CACHE_HOME to a folder that you may write to"
-        )
+        self.remarks.append(f"{text_of(self.path or '')} cannot be written ({error.strerror}): {_ANEW}")
 
 
 def _file(path: Path, stat: os.stat_result, sha256: str) -> _File:

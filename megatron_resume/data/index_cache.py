@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..checkpoint.atomic import replacing
+from ..checkpoint.plain_files import NotPlainError, open_file
+from ..checkpoint.user_cache import make_user_cache, user_cache
 from .line_index import BadIndex, LineIndex, Source, build_index, index_in_memory, open_index
 from .lines import Progress
 
+PATIENCE_S = 3600  # for another process that builds: a thousand times as long as for a million rows
 UNUSED_AFTER_S = 7 * 24 * 3600  # an index of an earlier state of a file is then removed
 
+_PROMPTS = "prompts"
+_POLL_S = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -24,12 +29,13 @@ class _Unusable(Exception):
     """The cache cannot be written."""
 
 
-def default_cache() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "megatron_resume" / "prompts"
+def default_cache() -> Path | None:
+    """None for a user without a home."""
+    ours = user_cache()
+    return ours / _PROMPTS if ours else None
 
 
-def find_or_build(file: BinaryIO, source: Source, cache: Path, progress: Progress) -> LineIndex:
+def find_or_build(file: BinaryIO, source: Source, cache: Path | None, progress: Progress) -> LineIndex:
     """The index of `file`, which is open at its beginning: from the cache, else built there, else built in memory.
 
     Processes that ask at once wait for the one that builds. A damaged index is built anew, with a warning.
@@ -37,14 +43,14 @@ def find_or_build(file: BinaryIO, source: Source, cache: Path, progress: Progres
     Raises:
         EOFError: The file became shorter.
     """
-    path = _path(source, cache)
     try:
+        path = _path(source, _ready(cache))
         return _find(path, source, on_damage=_log.debug) or _build(file, source, path, progress)
     except _Unusable as error:
         _log.warning(
             "The index of the prompts cannot be kept in %s (%s) and is built in memory by each process; set "
             "XDG_CACHE_HOME to a folder that you may write to",
-            cache,
+            cache or "the home of this user",
             error,
         )
     file.seek(0)
@@ -53,12 +59,16 @@ def find_or_build(file: BinaryIO, source: Source, cache: Path, progress: Progres
     return index_in_memory(target.getbuffer())
 
 
-def check_once(source: Source, cache: Path, what: str, check: Callable[[], None]) -> None:
+def check_once(source: Source, cache: Path | None, what: str, check: Callable[[], None]) -> None:
     """Call `check`, which raises where `source` is not as it must be, unless it has passed for `what` before.
 
     Of the processes of a machine that ask at once one checks, and the others wait for it.
     """
-    path = _path(source, cache)
+    try:
+        path = _path(source, _ready(cache))
+    except _Unusable:  # each process checks for itself then
+        check()
+        return
     passed = path.with_name(
         f"{path.name}.{hashlib.sha256(what.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.checked"
     )
@@ -70,7 +80,25 @@ def check_once(source: Source, cache: Path, what: str, check: Callable[[], None]
         if not os.path.exists(passed):
             check()
             with suppress(OSError):
-                passed.touch()
+                open_file(passed, os.O_WRONLY | os.O_CREAT, "ab").close()
+
+
+def _ready(cache: Path | None) -> Path:
+    """The folder, made; one that we chose is for this user alone.
+
+    Raises:
+        _Unusable: It cannot be.
+    """
+    if cache is None:
+        raise _Unusable("it has none")
+    if cache == default_cache():
+        try:
+            make_user_cache(cache.parent)
+        except NotPlainError as error:
+            raise _Unusable(f"{error.filename}: {error.strerror}") from error
+        except OSError:
+            pass  # one that may only be read serves as well, if it is there
+    return cache
 
 
 def _path(source: Source, cache: Path) -> Path:
@@ -117,7 +145,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _open_lock(path: Path) -> BinaryIO:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return open(path.with_name(f"{_where(path)}.lock"), "ab")
+        return open_file(path.with_name(f"{_where(path)}.lock"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, "ab")
     except OSError as error:
         raise _Unusable(error.strerror) from error
 
@@ -132,9 +160,20 @@ def _wait_for(lock: BinaryIO, path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         _log.info("Waiting for another process, which builds %s", path)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _wait_with_patience(lock)
     except OSError as error:
         raise _Unusable(f"no lock there: {error.strerror}") from error
+
+
+def _wait_with_patience(lock: BinaryIO) -> None:
+    """Not for ever: a process that was stopped holds its lock."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        with suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        time.sleep(_POLL_S)
+    raise _Unusable(f"another process holds its lock for {PATIENCE_S} s")
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -44,7 +44,7 @@ class RowFile:
             raise self._changed()
         self._refuse_what_is_no_text()
 
-    def find_index(self, cache: Path, progress: Progress) -> None:
+    def find_index(self, cache: Path | None, progress: Progress) -> None:
         """Learn where the rows are; to be called once, before all below."""
         try:
             self._index: LineIndex = find_or_build(self._file, self._source, cache, progress)
@@ -72,7 +72,7 @@ class RowFile:
         return data.strip()
 
     def refuse_bad_rows(
-        self, cache: Path, what: str, problem: Callable[[bytes], str | None], progress: Progress
+        self, cache: Path | None, what: str, problem: Callable[[bytes], str | None], progress: Progress
     ) -> None:
         """Look at each row, unless a start on this file has done so for `what`, which names what is looked for.
 

@@ -89,7 +89,7 @@ def _replace(root: Path, path: PurePosixPath, old: bytes, new: bytes) -> None:
             f"{whole} was changed by somebody else meanwhile; nothing was changed, type the command again"
         )
     found = whole.stat()
-    with atomic.replacing(whole) as file:
+    with atomic.replacing(whole, below=root) as file:
         file.write(new)
         with suppress(PermissionError):  # of another user: then it becomes ours
             os.fchown(file.fileno(), found.st_uid, found.st_gid)

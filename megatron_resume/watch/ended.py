@@ -1,5 +1,6 @@
 """Telling the world how a rank ended: `launch` on this node, and the next lives of the job."""
 
+import functools
 import signal
 import sys
 import tempfile
@@ -11,12 +12,14 @@ from ..checkpoint.attempts import newest_started
 from ..checkpoint.failures import STACKS, Failure, How, life_named, life_path, write_failure
 from ..checkpoint.layout import PointName
 from ..checkpoint.leases import read_lease
+from ..checkpoint.plain_files import make_private
 from ..errors import REFUSALS
 from ..installed import installed_versions
 from ..roles import TRAINED
 from . import kernel
 from .board import Board
 from .endings import RankEnding, write_ending
+from .stacks import Stacks
 from .watched import Watched
 
 _ARGUMENTS = 2  # exit code of argparse
@@ -56,30 +59,46 @@ class Place:
         return newest if is_ours else 0
 
     @property
-    def stacks(self) -> Path:
-        """The folder for the stacks of this life of the job."""
+    def stacks(self) -> Stacks:
+        """Where the stacks of this life of the job are kept."""
         root = self.root
         if root is None:
-            return Path(tempfile.gettempdir(), f"megatron_resume-{self._watched.life}", STACKS)
-        return life_path(root, self.attempt(root), self._watched.life) / STACKS
+            return self._aside
+        return Stacks(root, life_path(root, self.attempt(root), self._watched.life) / STACKS)
+
+    @functools.cached_property
+    def _aside(self) -> Stacks:
+        """For ranks of this machine, where the data checkpoint folder is not known. Anybody may make a folder there."""
+        temporary = Path(tempfile.gettempdir())
+        folder = temporary / f"megatron_resume-{self._watched.life}"
+        try:
+            make_private(folder)
+        except OSError:
+            folder = Path(tempfile.mkdtemp(prefix="megatron_resume-"))
+        return Stacks(temporary, folder / STACKS)
+
+
+def tell_launch(watched: Watched, board: Board, ended: Ended) -> None:
+    """Tell it to the `launch` of this machine, if one started the rank."""
+    if watched.endings:
+        root = Place(watched, board).root
+        told = _for_launch(watched, ended, fatal=_is_fatal(board, ended), root=str(root or ""))
+        write_ending(watched.endings, watched.pid, told)
 
 
 def record(watched: Watched, board: Board, ended: Ended, *, is_refused: bool) -> None:
-    """Keep it for `launch`, and in the data checkpoint folder. What fails here is said, and no more.
+    """Keep it in the data checkpoint folder. What fails here is said, and no more.
 
     `is_refused`: another rank of this machine said that the start is.
     """
     place = Place(watched, board)
     root = place.root
-    fatal = bool(board.fatal) or (ended.exit_code == _ARGUMENTS and not board.training_since_ns and not ended.error)
-    if watched.endings:
-        write_ending(watched.endings, watched.pid, _for_launch(watched, ended, fatal=fatal, root=str(root or "")))
     if root is None:
         return
     try:
         attempt = place.attempt(root)
         if attempt or not (is_refused or _leaves_no_trace(ended)):
-            write_failure(root, watched.life, _for_the_next_lives(watched, board, ended, root, attempt, fatal))
+            write_failure(root, watched.life, _for_the_next_lives(watched, board, ended, root, attempt))
     except OSError as error:
         say(f"how rank {watched.rank} ended cannot be recorded in {root}: {error.strerror}")
 
@@ -108,7 +127,11 @@ def _for_launch(watched: Watched, ended: Ended, *, fatal: bool, root: str) -> Ra
     )
 
 
-def _for_the_next_lives(watched: Watched, board: Board, ended: Ended, root: Path, attempt: int, fatal: bool) -> Failure:
+def _is_fatal(board: Board, ended: Ended) -> bool:
+    return bool(board.fatal) or (ended.exit_code == _ARGUMENTS and not board.training_since_ns and not ended.error)
+
+
+def _for_the_next_lives(watched: Watched, board: Board, ended: Ended, root: Path, attempt: int) -> Failure:
     trained_ns = time.monotonic_ns() - board.training_since_ns if board.training_since_ns else 0
     return Failure(
         rank=watched.rank,
@@ -122,7 +145,7 @@ def _for_the_next_lives(watched: Watched, board: Board, ended: Ended, root: Path
         message=ended.message,
         exit_code=ended.exit_code,
         signal=kernel.signal_name(ended.signal) if ended.signal else None,
-        fatal=fatal,
+        fatal=_is_fatal(board, ended),
         phase=board.last_phase,
         iteration=board.iteration,
         silent_s=round(ended.silent_s, 3),

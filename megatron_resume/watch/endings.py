@@ -10,6 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from ..checkpoint.atomic import replace
+from ..checkpoint.plain_files import open_file, open_plain
+
 VARIABLE = "MEGATRON_RESUME_ENDINGS"
 _MAX_BYTES = 64 << 10
 _SUFFIX = ".ending.json"
@@ -31,11 +34,8 @@ class RankEnding(msgspec.Struct, frozen=True, kw_only=True):
 
 def write_ending(folder: str, pid: int, ending: RankEnding) -> None:
     """Tell `launch`; process `pid` was the rank. Whatever fails here is no reason to end otherwise."""
-    path = Path(folder, f"{pid}{_SUFFIX}")
-    new = path.with_suffix(".tmp")
     with contextlib.suppress(OSError):  # the folder is gone with `launch`
-        new.write_bytes(msgspec.json.encode(ending))
-        os.replace(new, path)
+        replace(Path(folder, f"{pid}{_SUFFIX}"), msgspec.json.encode(ending))
 
 
 def read_endings(folder: Path) -> list[RankEnding]:
@@ -43,7 +43,8 @@ def read_endings(folder: Path) -> list[RankEnding]:
     found = []
     for path in folder.glob(f"*{_SUFFIX}"):
         try:
-            found.append(msgspec.json.decode(path.read_bytes()[:_MAX_BYTES], type=RankEnding))
+            with open_plain(path) as file:
+                found.append(msgspec.json.decode(file.read(_MAX_BYTES), type=RankEnding))
         except (OSError, msgspec.MsgspecError):
             continue
     return sorted(found, key=lambda ending: ending.time_s)
@@ -55,9 +56,7 @@ def ask_to_stop(folder: Path, signal: str) -> None:
     Args:
         signal: that came to `launch`; its ranks get SIGTERM.
     """
-    new = folder / f"{_STOP}.tmp"
-    new.write_text(signal)
-    os.replace(new, folder / _STOP)
+    replace(folder / _STOP, signal.encode())
 
 
 def asked_to_stop_by(folder: str) -> str:
@@ -65,6 +64,7 @@ def asked_to_stop_by(folder: str) -> str:
     if not folder:
         return ""
     try:
-        return Path(folder, _STOP).read_text()
+        with open_plain(Path(folder, _STOP)) as file:
+            return file.read(_MAX_BYTES).decode(errors="replace")
     except OSError:
         return ""

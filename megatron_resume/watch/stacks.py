@@ -6,13 +6,18 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import NamedTuple
 
+from ..checkpoint.atomic import make_folder, replace
+from ..checkpoint.plain_files import folder_below, open_file
+from ..shown import shown_in_line
 from . import kernel
 
 _SETTLED_S = 0.05  # without a new byte
 _DUMP_S = 1.0  # for a process that runs; one that is stopped writes nothing
 _NATIVE_S = 30.0
 _MAX_BYTES = 16 << 20
+_MAX_HEAD = 1_000
 
 
 def stacks_of(pid: int, dump_signal: int, descriptor: int) -> str:
@@ -55,17 +60,31 @@ def _native_stacks(py_spy: str, pid: int) -> str:
     return ended.stdout or f"py-spy: {ended.stderr}"
 
 
-def write_stacks(folder: Path, rank: int, head: str, stacks: str) -> None:
-    """Store them in `folder`, which exists, below one line of facts. Raises OSError where that cannot be."""
-    new = folder / f".rank_{rank}"
-    new.write_text(f"{head}\n\n{stacks}", encoding="utf-8")
-    new.replace(folder / f"rank_{rank}.txt")
+class Stacks(NamedTuple):
+    """Where the stacks of a life are kept: in `folder`, below which others may write as far as to `base`."""
+
+    base: Path
+    folder: Path
+
+    def begin(self) -> None:
+        """Make the folder, which tells other ranks that one hangs. Raises OSError where that cannot be."""
+        make_folder(self.folder, below=self.base)
+
+    def write(self, rank: int, head: str, stacks: str) -> None:
+        """Store them below one line of facts. Raises OSError where that cannot be."""
+        text = f"{head}\n\n{stacks}".encode("utf-8", "backslashreplace")
+        replace(self.folder / _file(rank), text, below=self.base)
+
+    def heads(self, num_ranks: int) -> list[str]:
+        """The lines of facts of all ranks."""
+        found = []
+        with contextlib.suppress(OSError), folder_below(self.base, self.folder) as folder:
+            for name in sorted({_file(rank) for rank in range(num_ranks)}.intersection(os.listdir(folder))):
+                with contextlib.suppress(OSError), open_file(name, os.O_RDONLY, "rb", folder) as file:
+                    head = file.readline(_MAX_HEAD).decode("utf-8", "replace").rstrip("\n")
+                    found.append(shown_in_line(head))
+        return found
 
 
-def heads(folder: Path) -> list[str]:
-    """The lines of facts of all ranks."""
-    found = []
-    for path in sorted(folder.glob("rank_*.txt")):
-        with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as file:
-            found.append(file.readline(1_000).rstrip("\n"))
-    return found
+def _file(rank: int) -> str:
+    return f"rank_{rank}.txt"

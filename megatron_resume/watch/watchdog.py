@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 import msgspec
 
@@ -18,15 +19,18 @@ from ..errors import STOPPED
 from ..processes import descendants
 from . import kernel
 from .board import Board, board_at
-from .ended import Ended, Place, record, say
+from .ended import Ended, Place, record, say, tell_launch
 from .leftover import end_session, leads_a_session
 from .peers import Peers, tell
-from .stacks import heads, stacks_of, write_stacks
+from .stacks import Stacks, stacks_of
+from .storage import Storage
 from .watched import POLL_S, Watched
 
 HANG = 201  # exit code
 _ERROR = 1  # with which Python ends by an exception
 _GAP_S = 1.0  # a watchdog that was not run for so long: the machine slept, or all of us were stopped
+_STORE_S = 10.0  # for storage to answer; what is not stored then is not stored
+_LOOK_S = 0.5  # of that, where a rank may begin to hang meanwhile
 _STACKS_S = 0.4  # in which ranks that run keep their stacks
 
 
@@ -37,7 +41,8 @@ class Watchdog:
         self._watched, self._board, self._place = watched, board, Place(watched, board)
         self._mark_ns, self._paused_ns = board.progress_ns, 0  # last mark, and time since in which nobody was run
         self._polled_s = self._looked_s = time.monotonic()
-        self._has_kept_stacks = False
+        self._has_kept_stacks, self._storage = False, Storage()
+        self._stacks: Stacks | None = None
         self._peers = Peers(watched.peers)
         self._events = select.poll()
         self._events.register(self._peers, select.POLLIN)
@@ -82,13 +87,17 @@ class Watchdog:
     def _hears_of_a_hang(self) -> bool:
         """Whether another rank of this life hangs: at once on this machine, from others by the folder they share."""
         told = self._peers.have_told("hangs")
-        if told or self._has_kept_stacks or self._watched.is_on_one_node:
+        is_told = self._watched.is_on_one_node and self._peers.are_heard
+        if told or self._has_kept_stacks or is_told:
             return told and not self._has_kept_stacks
         now_s = time.monotonic()
         if now_s - self._looked_s < self._watched.look_s:
             return False
         self._looked_s = now_s
-        return self._place.stacks.exists()
+        return self._storage.ask(self._is_told_by_the_folder, False, limit_s=_LOOK_S)
+
+    def _is_told_by_the_folder(self) -> bool:
+        return self._place.root is not None and self._place.stacks.folder.exists()
 
     def _hangs(self) -> None:
         watched, board, at_s, silent_s = self._watched, self._board.copy(), time.monotonic(), self._silent_s()
@@ -97,42 +106,67 @@ class Watchdog:
         said += f"; the process was {state}" if state in kernel.HALTED else ""
         self._keep_stacks(board)
         tell(watched.life, "hangs", num_ranks=watched.num_ranks, rank=watched.rank)
-        record(watched, board, Ended("hang", "hang", said, HANG, None, silent_s, at_s), is_refused=False)
-        self._wait_for_other_ranks()
-        say(f"{self._first()}rank {watched.rank} on {watched.host}: {said}. It is ended. Stacks: {self._place.stacks}")
+        self._record(board, Ended("hang", "hang", said, HANG, None, silent_s, at_s), is_refused=False)
+        heads = self._heads_of_all_ranks()
+        where = f" Stacks: {self._stacks.folder}" if self._stacks else ""
+        say(f"{_first(heads)}rank {watched.rank} on {watched.host}: {said}. It is ended.{where}")
         for pid in [watched.pid, *descendants(watched.pid)]:
             if pid != os.getpid():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         self._end_what_is_left()
 
-    def _wait_for_other_ranks(self) -> None:
-        """They learn of it and keep their stacks, before the launcher ends them too."""
+    def _heads_of_all_ranks(self) -> list[str]:
+        """Other ranks learn of it and keep their stacks, before the launcher ends them too."""
+        if self._stacks is None:
+            return []
+        stacks, num_ranks, found = self._stacks, self._watched.num_ranks, list[str]()
         look_s = 0.0 if self._watched.is_on_one_node else 2 * self._watched.look_s
         deadline = time.monotonic() + look_s + _STACKS_S
-        while time.monotonic() < deadline and len(heads(self._place.stacks)) < self._watched.num_ranks:
+        while len(found) < num_ranks and time.monotonic() < deadline:
             time.sleep(POLL_S / 5)
+            found = self._storage.ask(lambda: stacks.heads(num_ranks), found, limit_s=_STORE_S)
+        return found
 
-    def _first(self) -> str:
-        """Whose last progress lies back the longest: the culprit, where the others only wait for it."""
-        others = sorted(heads(self._place.stacks), key=lambda head: head.partition("last progress ")[2])
-        return f"hang, begun by {others[0]}; " if len(others) > 1 else ""
+    def _record(self, board: Board, ended: Ended, *, is_refused: bool) -> None:
+        """How the rank ended, where that can be stored within some time: it is ended all the same."""
+
+        def store() -> bool:
+            record(self._watched, board, ended, is_refused=is_refused)
+            return True
+
+        tell_launch(self._watched, board, ended)
+        if not self._storage.ask(store, False, limit_s=_STORE_S):
+            say(f"how rank {self._watched.rank} ended is not recorded: {_no_answer(self._place.root)}")
 
     def _keep_stacks(self, board: Board) -> None:
         if self._has_kept_stacks:
             return
         self._has_kept_stacks = True
-        watched, folder, state = self._watched, self._place.stacks, kernel.state(self._watched.pid)
+        watched, state = self._watched, kernel.state(self._watched.pid)
         since = datetime.fromtimestamp(time.time() - self._silent_s(), timezone.utc).isoformat(timespec="milliseconds")
         head = (
             f"rank {watched.rank} on {watched.host}, process {watched.pid}: last progress {since}, in "
             f"{board.phase_name} at iteration {board.iteration}{f', {state}' if state in kernel.HALTED else ''}"
         )
         try:
-            folder.mkdir(parents=True, exist_ok=True)  # tells the other ranks, before what follows takes its time
-            write_stacks(folder, watched.rank, head, stacks_of(watched.pid, watched.dump_signal, watched.stacks))
+            # Tells the other ranks, before what follows takes its time.
+            self._stacks = self._storage.ask(self._begin_stacks, None, limit_s=_STORE_S)
+            found = stacks_of(watched.pid, watched.dump_signal, watched.stacks)
+            if not self._storage.ask(lambda: self._write_stacks(head, found), False, limit_s=_STORE_S):
+                say(f"stacks are not kept: {_no_answer(self._place.root)}. {head}")
         except OSError as error:
-            say(f"{error.filename or folder} cannot be written: {error.strerror}. {head}")
+            say(f"{error.filename or self._place.root} cannot be written: {error.strerror}. {head}")
+
+    def _begin_stacks(self) -> Stacks:
+        stacks = self._place.stacks
+        stacks.begin()
+        return stacks
+
+    def _write_stacks(self, head: str, found: str) -> bool:
+        if self._stacks is not None:
+            self._stacks.write(self._watched.rank, head, found)
+        return self._stacks is not None
 
     def _has_ended(self) -> None:
         """By itself, or somebody killed it."""
@@ -151,7 +185,7 @@ class Watchdog:
             silent_s=self._silent_s(),
             at_s=board.failed_ns / 1e9 if board.failed_ns and exit_code else now_s,
         )
-        record(self._watched, board, ended, is_refused=self._peers.have_told("refused"))
+        self._record(board, ended, is_refused=self._peers.have_told("refused"))
         if ended.how != "stopped":
             self._end_what_is_left()
 
@@ -159,6 +193,16 @@ class Watchdog:
         """Under `launch` that does it, also for what is below other ranks."""
         if self._leads and not self._watched.endings:
             end_session(self._watched.pid)
+
+
+def _first(heads: list[str]) -> str:
+    """Whose last progress lies back the longest: the culprit, where the others only wait for it."""
+    others = sorted(heads, key=lambda head: head.partition("last progress ")[2])
+    return f"hang, begun by {others[0]}; " if len(others) > 1 else ""
+
+
+def _no_answer(root: Path | None) -> str:
+    return f"{root or 'the folder for temporary files'} gives no answer within {_STORE_S:g} s"
 
 
 def _end_of(pid: int) -> int | None:

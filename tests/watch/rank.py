@@ -175,7 +175,7 @@ logging.basicConfig(level=logging.INFO)
 marks.begin()
 if marks._watchdog is not None:
     (folder / f"watchdog{me}").write_text(str(marks._watchdog.pid))
-if "ROOT" in os.environ:
+if os.environ.get("ROOT"):
     marks.knows_root(Path(os.environ["ROOT"]))
 if "ATTEMPT" in os.environ:
     marks.is_in_attempt(int(os.environ["ATTEMPT"]))
