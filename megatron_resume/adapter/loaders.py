@@ -178,6 +178,31 @@ def reshards(name: str, obj: Any, state: Any, data_ranks: int, *, mid_episode: b
     return True
 
 
+def check_workers(name: str, obj: Any, state: Any) -> None:
+    """Raises MismatchError if `state` of a StatefulDataLoader was saved with another number of workers.
+
+    What each of them had read ahead is of it alone; torchdata itself asserts, when the first batch is drawn.
+    """
+    saved = _workers_of(state)
+    if saved is not None and saved != obj.num_workers:
+        raise MismatchError(
+            f"{name!r} was saved with num_workers={saved} and has num_workers={obj.num_workers}: each worker holds "
+            f"what it read ahead, and none could go on. Start with num_workers={saved} (--num-workers {saved})"
+        )
+
+
+def _workers_of(state: Any) -> int | None:
+    """As torchdata has it; None where the state is none that we know."""
+    if not isinstance(state, dict):
+        return None
+    snapshot = state.get("_snapshot")
+    main = snapshot.get("_main_snapshot") if isinstance(snapshot, dict) else None
+    workers = main.get("_num_workers") if isinstance(main, dict) else None
+    if isinstance(workers, int):
+        return workers
+    return 0 if "_num_yielded" in state else None
+
+
 def is_batches(obj: object) -> bool:
     """Whether `obj` is what `EpisodeSampler.for_rank` gave."""
     module = sys.modules.get("megatron_resume.data.batches")

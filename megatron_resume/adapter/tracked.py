@@ -134,6 +134,8 @@ class Tracked(msgspec.Struct):
                 obj.batch_sampler.load_state_dict({"consumed_samples": consumed_samples})
                 return f"the loader was of {len(state[loaders.TAG])} ranks: its EpisodeSampler goes on without it"
             state = loaders.state_of(name, state, *ranks.data_parallel(), rng.layout())
+            if loaders.is_loader(obj):
+                loaders.check_workers(name, obj, state)
         elif loaders.is_of_ranks(state):
             raise MismatchError(
                 f"{name!r} was saved as one state for each rank, and now all share one; track what was tracked, or "

@@ -94,6 +94,16 @@ def saved_over_a_sampler(workers: int, as_rank: Any) -> tuple[Any, list[int]]:
     return loaders.merge(parts, of(2))[0], drawn
 
 
+@pytest.mark.parametrize(("then", "now"), [(0, 2), (2, 0), (2, 1), (1, 2)])
+def test_another_number_of_workers_is_refused_with_the_number_to_type(then: int, now: int, as_rank: Any) -> None:
+    states, arrays, _ = saved_after(2, 1, then, as_rank)
+    as_rank(0, 1)
+    tracked = Tracked()
+    tracked.add("loader", loader(0, 1, now))
+    with pytest.raises(MismatchError, match=rf"num_workers={then} and has num_workers={now}: .*workers {then}"):
+        tracked.load("loader", states, arrays, "the point")
+
+
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 def test_over_an_episode_sampler_any_number_of_ranks_goes_on(num_ranks: int, workers: int, as_rank: Any) -> None:
     states, drawn = saved_over_a_sampler(workers, as_rank)
