@@ -7,8 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..checkpoint import attempts, digests
+from ..checkpoint.commit import is_committed
 from ..checkpoint.folder import read_own_files
-from ..checkpoint.layout import PointName, digests_path, model_folder
+from ..checkpoint.layout import PointName, digests_path, model_folder, point_path
 from ..checkpoint.records import Receipt
 
 logger = logging.getLogger("megatron_resume")
@@ -19,6 +20,10 @@ NICENESS = 19
 
 class _Superseded(Exception):
     """A newer attempt began."""
+
+
+class _Removed(Exception):
+    """Retention took the point."""
 
 
 class Digester:
@@ -55,6 +60,9 @@ class Digester:
         except _Superseded:
             logger.info("digests of %s were not finished before a newer attempt began", name)
         except Exception as error:  # what it is for is safe without it, and training must not notice
+            if not is_committed(point_path(self._root, name)):  # also an error is one of what was there
+                logger.info("digests of %s were not finished before it was removed", name)
+                return
             if not self._has_failed:
                 logger.warning("digests of %s are not recorded: %s; this is said once", name, error)
             self._has_failed = True
@@ -72,17 +80,19 @@ class Digester:
             nonlocal unlooked
             unlooked += size
             if unlooked >= LOOK_EVERY:
-                self._check_not_superseded(name)
+                self._check_is_of_use(name)
                 unlooked = 0
 
-        self._check_not_superseded(name)
+        self._check_is_of_use(name)
         found = digests.compute(save / model_folder(receipt.iteration), receipt, on_block)
-        self._check_not_superseded(name)
+        self._check_is_of_use(name)
         digests.write_digests(self._root, found)
 
-    def _check_not_superseded(self, name: PointName) -> None:
+    def _check_is_of_use(self, name: PointName) -> None:
         if attempts.newer_than(self._root, name.attempt) is not None:
             raise _Superseded
+        if not is_committed(point_path(self._root, name)):
+            raise _Removed
 
 
 def _step_back() -> None:

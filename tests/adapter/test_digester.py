@@ -17,6 +17,7 @@ from megatron_resume.checkpoint import model_files
 from megatron_resume.checkpoint.digests import read_digests
 from megatron_resume.checkpoint.layout import DIGESTS, PointName, digests_path, point_path
 from megatron_resume.checkpoint.records import Receipt, read
+from megatron_resume.checkpoint.removal import remove
 from megatron_resume.config import ResumeConfig
 from support.finished_saves import finished
 from support.job_on_disk import JobOnDisk
@@ -109,6 +110,31 @@ def test_an_attempt_that_is_superseded_meanwhile_stops_reading(
     job.attempt(PointName(2, 1))
     until(lambda: "before a newer attempt began" in caplog.text)
     assert not (job.root / DIGESTS).exists()
+
+
+def test_a_point_that_retention_takes_meanwhile_is_no_failure(job: JobOnDisk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "megatron_resume")
+    job.attempt()
+    made = writer(job)
+    save(job, made, 2, size=HUGE)
+    before = bytes_read()
+    until(lambda: bytes_read() - before > 64 << 20)
+    list(remove(job.root, [PointName(2, 1)], lambda receipt: job.save_folder(receipt.role), attempt=1, models=True))
+    until(lambda: "not finished before it was removed" in caplog.text)
+    assert not (job.root / DIGESTS).exists()
+    save(job, made, 4)
+    until(lambda: recorded(job, 4, "value").exists())
+    assert warnings(caplog) == []
+
+
+def test_a_point_that_retention_took_before_its_turn_is_no_failure(
+    job: JobOnDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "megatron_resume")
+    job.attempt()
+    Digester(job.root, job.roles).committed(PointName(2, 1))
+    until(lambda: "not finished before it was removed" in caplog.text)
+    assert warnings(caplog) == []
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
