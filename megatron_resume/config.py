@@ -3,6 +3,7 @@
 import argparse
 import functools
 import logging
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -300,18 +301,34 @@ def _check_path(path: str) -> None:
     if not path.strip() or "\0" in path:
         raise ConfigError("this is no name of a folder")
     if not is_utf8(path):
-        raise ConfigError("this name is not UTF-8, in which records are written")
+        raise ConfigError(f"this name is {not_utf8()}")
     if path.startswith(("~", "$")):
         raise ConfigError("`~` and `$` are not expanded here; write the whole path")
 
 
 def is_utf8(path: str) -> bool:
-    """Whether a path that Python read can be written into a record."""
+    """Whether a path that Python read can be written into a record, in which every process reads the same."""
+    if path.isascii():
+        return True
     try:
         path.encode()
     except UnicodeEncodeError:
         return False
-    return True
+    return _reads_utf8()
+
+
+def not_utf8() -> str:
+    """What a name is for which `is_utf8` says no, and what to type."""
+    if _reads_utf8():
+        return "not UTF-8, in which records are written; rename it"
+    return (
+        f"not ASCII, and by its locale this process reads names as {sys.getfilesystemencoding()}, not as UTF-8, in "
+        "which records are written; set PYTHONUTF8=1 on every node (or LC_ALL=C.UTF-8)"
+    )
+
+
+def _reads_utf8() -> bool:
+    return sys.getfilesystemencoding().lower().replace("-", "") == "utf8"
 
 
 def _fix(key: str, given: Given) -> str:

@@ -269,3 +269,23 @@ def test_configuration_from_flags_imports_neither_torch_nor_yaml_nor_numpy() -> 
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MEGATRON_RESUME_")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environ, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("environ", [{"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}, {"LC_ALL": "POSIX", "LANG": ""}])
+def test_a_utf8_path_under_an_ascii_locale_is_refused_with_what_to_set(tmp_path: Path, environ: dict[str, str]) -> None:
+    program = """
+import sys
+from megatron_resume.config import resolve
+from megatron_resume.errors import ConfigError
+try:
+    print(resolve({"data_checkpoint_path": sys.argv[1]}, {}).data_checkpoint_path == sys.argv[1])
+except ConfigError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "M\u00fcnchen")]
+    environ = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", **environ}
+    refused = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
+    assert "by its locale this process reads names as ascii" in refused
+    assert "set PYTHONUTF8=1" in refused
+    told = subprocess.run(command, env={**environ, "PYTHONUTF8": "1"}, capture_output=True, text=True, check=True)
+    assert told.stdout == "True\n"

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from ..config import is_utf8
+from ..config import is_utf8, not_utf8
 from ..errors import ConfigError, DamagedError, MismatchError
 from . import commit
 from .attempts import attempt_numbers, give_back, take_number, write_start
@@ -68,7 +68,7 @@ def check_free(root: Path, models: Mapping[str, Path]) -> None:
         if path in taken:
             raise ConfigError(f"{role} and {taken[path]} cannot have one folder, {path}; name that of each")
         if not is_utf8(path):
-            raise ConfigError(f"{role}'s folder {path!a} is not UTF-8, in which records are written; rename it")
+            raise ConfigError(f"{role}'s folder {path!a} is {not_utf8()}")
         taken[path] = role
         check_apart(root, save)
 
@@ -94,7 +94,7 @@ def _recorded(model: Path) -> tuple[str, tuple[ModelFile, ...]]:
         raise DamagedError(f"{path} is no plain file; copy the model (cp -aL) and name the copy")
     for path in model.rglob("*"):
         if not is_utf8(str(path)):
-            raise DamagedError(f"{str(path)!a} has a name that is not UTF-8, in which records are written; rename it")
+            raise DamagedError(f"{str(path)!a} has a name that is {not_utf8()}")
     kind = _format(model)
     try:
         files = record_files(model)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ..config import is_utf8
+from ..config import is_utf8, not_utf8
 from ..errors import ConfigError, MismatchError
 from . import line, record
 from .entrypoints import CHATLEARN, ENGINE, PRETRAIN, entrypoints, is_named_like_one, uses_megatron
@@ -146,7 +146,7 @@ def _state(source: Source, kind: str, tree: ast.Module, entry: Patched | None) -
         remark = f"it is a symbolic link to {source.leads_to}, outside of the folder; patch that tree, or --skip {path}"
         return State(path, kind, REFUSED, remark)
     if not is_utf8(str(path)):
-        return State(path, kind, REFUSED, "its name is not UTF-8, in which the record is written; rename it")
+        return State(path, kind, REFUSED, f"its name is {not_utf8()}")
     has = has_line(tree, LINES[kind])
     if has and entry is None:
         return State(path, kind, BY_HAND, "its own line is left alone")
