@@ -55,6 +55,7 @@ def _plain(chapter: Chapter) -> dict[str, Any]:
         "trained": iso(chapter.trained_s),
         "ended": iso(chapter.ended_s),
         "end_is_recorded": chapter.is_end_recorded,
+        "clock_agrees": chapter.is_timed,
         "parent": point_of(chapter.parent) if chapter.parent else None,
         "reached": chapter.reached,
         "kept": chapter.kept,
@@ -87,17 +88,18 @@ def print_story(out: "Console", told: Story) -> None:
         out.print(line)
 
 
+UNKNOWN = "?"
 COLUMNS = ("attempt", "began, UTC", "lasted", "ended", "iterations", "lost", "recovered in")
 
 
 def cells(chapter: Chapter) -> tuple[str, ...]:
     """One row of the table; an empty cell where there is nothing to tell."""
     began, ended = chapter.began_s, chapter.ended_s
-    lasted = "" if began is None or ended is None else short(ended - began)
+    lasted = "" if began is None or ended is None else short(ended - began) if chapter.is_timed else UNKNOWN
     return (
         str(chapter.attempt or "-"),
         "" if began is None else f"{datetime.fromtimestamp(began, timezone.utc):%m-%d %H:%M}",
-        lasted if chapter.is_end_recorded or not lasted else f"{lasted}+",
+        lasted if chapter.is_end_recorded or lasted in ("", UNKNOWN) else f"{lasted}+",
         chapter.how,
         f"{chapter.from_iteration}-{chapter.came_to}" if chapter.attempt else "",
         lost(chapter),
@@ -107,7 +109,8 @@ def cells(chapter: Chapter) -> tuple[str, ...]:
 
 def lost(chapter: Chapter) -> str:
     """Iterations and time that the end of this life cost."""
-    return f"{chapter.lost_iterations} ({short(chapter.lost_s)})" if chapter.lost_iterations else ""
+    lost_time = short(chapter.lost_s) if chapter.is_timed else UNKNOWN
+    return f"{chapter.lost_iterations} ({lost_time})" if chapter.lost_iterations else ""
 
 
 def recovered(chapter: Chapter) -> str:
@@ -115,7 +118,7 @@ def recovered(chapter: Chapter) -> str:
         starts = f" ({chapter.recovery.starts} starts)" if chapter.recovery.starts > 1 else ""
         star = "*" if chapter.recovery.until == FIRST_COMMIT else ""
         return f"{short(chapter.recovery.length_s)}{star}{starts}"
-    return "not yet" if chapter.how in COSTLY else ""
+    return ("not yet" if chapter.is_timed else UNKNOWN) if chapter.how in COSTLY else ""
 
 
 def summary(told: Story) -> list[str]:
@@ -132,6 +135,8 @@ def summary(told: Story) -> list[str]:
             if told.seconds[kind] >= told.wall_s / 200
         ]
         found.append(f"of the time: {', '.join(parts)}")
+    if any(not chapter.is_timed for chapter in told.chapters):
+        found.append(f"{UNKNOWN}: the clock of that attempt does not agree with its own times, or with those around it")
     if any(chapter.recovery and chapter.recovery.until == FIRST_COMMIT for chapter in told.chapters):
         found.append("*: until the first commit, as no train step is recorded")
     return found

@@ -15,7 +15,7 @@ from megatron_resume.checkpoint.layout import PointName, model_folder
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.resume.choose import Outcome, Resume, choose, head, live_line
 from megatron_resume.resume.role_set import roles_of
-from megatron_resume.resume.story import Chapter, Story
+from megatron_resume.resume.story import FAILED, Chapter, Story
 from megatron_resume.shown import shown_in_line
 
 from .life import plain, print_story, story_of
@@ -78,6 +78,7 @@ def _attempts(folder: Folder, told: Story) -> list[dict[str, Any]]:
             "host": start.launch.host,
             "last_commit": last_commits.get(number),
             "processes": _processes(process_ends(folder.root, number, roles_of(start)), chapters.get(number)),
+            "cause": chapters[number].rank_says if number in chapters else "",
         }
         for number, start in sorted(folder.starts.items())
     ]
@@ -156,6 +157,8 @@ def _print(report: dict[str, Any], told: Story) -> None:
     for attempt in report["attempts"][-SHOWN_ATTEMPTS:]:
         for line in _lines(attempt):
             out.print(shown_in_line(line))
+    for line in _starts_without_attempt(told):
+        out.print(shown_in_line(line))
     print_story(out, told)
     print_damage(out, report)
     out.print(f"A start here: {shown_in_line(sentence(report))}", style="bold")
@@ -188,3 +191,14 @@ def _lines(attempt: dict[str, Any]) -> Iterator[str]:
         yield f"{who}: {process['says'].splitlines()[0]} ({commits})"
         if process["damage"]:
             yield f"{who}: {process['damage']}"
+    if attempt["cause"] and not any(attempt["cause"] in process["says"] for process in processes):
+        yield f"attempt {attempt['attempt']}: {attempt['cause']}"
+
+
+def _starts_without_attempt(told: Story) -> Iterator[str]:
+    """How starts ended that came to no attempt, after the newest attempt: what was before is past."""
+    for chapter in reversed(told.chapters[-SHOWN_ATTEMPTS:]):
+        if chapter.attempt:
+            return
+        if chapter.how in FAILED:
+            yield chapter.says

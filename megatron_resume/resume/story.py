@@ -22,6 +22,8 @@ from .budget import is_free, told, told_of_a_rank
 KINDS = ("kept", "lost", "silent", "setup", "down")
 FAILED = ("failed", "killed", "hung")
 FIRST_STEP, FIRST_COMMIT = "first train step", "first commit"
+EARLIEST_S = 1_577_836_800.0  # 2020: a clock that is older was not set yet
+SKEW_S = 60.0  # between the clocks of hosts
 ALIVE = ("running", "unknown")  # with nothing lost so far
 COSTLY = (*FAILED, "preempted", "stopped")  # ends after which work may be missing
 
@@ -61,6 +63,7 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
         reached: the iteration that training had come to, as far as is known.
         kept: the iteration that the next attempt continued from, or would.
         lost_iterations: `reached` less `kept`.
+        is_timed: its times agree with each other and with the attempts around it; not where a clock was set.
         lost_s: from the save of `kept`, or from the begin where that is older, to the end.
         is_rolled_back: the next attempt went back on request.
         recovery: None where nothing had to be recovered, or training has not gone on yet.
@@ -75,6 +78,7 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True):
     trained_s: float | None = None
     ended_s: float | None = None
     is_end_recorded: bool = True
+    is_timed: bool = True
     parent: PointName | None = None
     reached: int | None = None
     kept: int | None = None
@@ -180,8 +184,10 @@ class _Clock:
         self.of: dict[int, tuple[float | None, float | None, float | None]] = {}
         self.times = times
         self._now_s = now_s
+        self.wrong: set[int] = set()
         attempts = [life for life in ordered if life.attempt]
         begins = [self._began_s(life) for life in attempts]
+        self._note_what_is_wrong(attempts, begins)
         for at in range(1, len(begins)):
             before = next((s for s in reversed(begins[:at]) if s is not None), None)
             if begins[at] is not None and before is not None:
@@ -195,6 +201,23 @@ class _Clock:
                 ended_s = max(ended_s if ended_s is not None else began_s, began_s)
                 following = began_s
             self.of[life.attempt] = began_s, self._trained_s(life, began_s, ended_s), ended_s
+
+    def _note_what_is_wrong(self, attempts: list[Life], begins: list[float | None]) -> None:
+        """Times before this package was, or after now; an end before its begin; a begin before that of the one before.
+
+        A begin before the end of the one before is none: that one may have gone on for a while.
+        """
+        before: tuple[int, float] | None = None
+        for life, began_s in zip(attempts, begins, strict=True):
+            ended_s = self._ended_s(life)
+            known = [s for s in (began_s, ended_s) if s is not None]
+            is_backwards = bool(known) and known[-1] < known[0] - SKEW_S
+            if is_backwards or not all(EARLIEST_S < s < self._now_s + SKEW_S for s in known):
+                self.wrong.add(life.attempt)
+            if began_s is not None:
+                if before is not None and began_s < before[1] - SKEW_S:
+                    self.wrong |= {before[0], life.attempt}
+                before = life.attempt, began_s
 
     def _began_s(self, life: Life) -> float | None:
         known = self.times.get(life.attempt, Times())
@@ -256,6 +279,7 @@ def _chapter(
         trained_s=trained_s,
         ended_s=ended_s,
         is_end_recorded=known.ended_s is not None or life.time_s is not None,
+        is_timed=life.attempt not in clock.wrong,
         parent=parent,
         reached=reached,
         commits=known.commits,
@@ -266,9 +290,9 @@ def _chapter(
         chapter,
         kept=kept,
         lost_iterations=lost,
-        lost_s=_lost_s(chapter, kept) if lost else 0.0,
+        lost_s=_lost_s(chapter, kept) if lost and chapter.is_timed else 0.0,
         is_rolled_back=after is not None and (after.requested.once or after.requested.begins_anew),
-        stretches=_stretches(chapter, life, after, branches),
+        stretches=_stretches(chapter, life, after, branches) if chapter.is_timed else (),
     )
 
 
@@ -371,16 +395,17 @@ def _in_place(chapters: tuple[Chapter, ...]) -> Iterator[Chapter]:
 
 def _recovered(chapters: list[Chapter]) -> list[Chapter]:
     """The same, each end with the time until training went on."""
-    found, until, starts, kind = [], None, 0, ""
+    found, until, starts, kind, is_timed = [], None, 0, "", True
     for chapter in reversed(chapters):
         recovery = None
-        if chapter.how in COSTLY and until is not None and chapter.ended_s is not None:
+        is_told = is_timed and chapter.is_timed
+        if chapter.how in COSTLY and until is not None and chapter.ended_s is not None and is_told:
             recovery = Recovery(max(0.0, until - chapter.ended_s), kind, starts + 1)
         found.append(msgspec.structs.replace(chapter, recovery=recovery))
         first_commit = next((c.time_s for c in chapter.commits if c.time_s is not None), None)
         went_on = chapter.trained_s if chapter.trained_s is not None else first_commit
         if went_on is not None:
-            until, starts = went_on, 0
+            until, starts, is_timed = went_on, 0, chapter.is_timed
             kind = FIRST_STEP if chapter.trained_s is not None else FIRST_COMMIT
         elif until is not None and chapter.how != "new budget":
             starts += 1

@@ -7,6 +7,7 @@ import pytest
 from megatron_resume.checkpoint.events import Failed, Finished, Stopped
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.leases import Lease, claim
+from megatron_resume.checkpoint.records import Launch
 from megatron_resume.cli.status import SHOWN_ATTEMPTS, status
 from support.eventful_job import EventfulJob
 from support.job_on_disk import JobOnDisk
@@ -55,6 +56,33 @@ def test_of_a_rank_that_was_killed_its_record_is_told_and_not_that_rank_0_is_gon
     eventful.is_killed(100, iteration=3)
     said = "attempt 1: killed: rank 3 on node7 ended in train by SIGKILL (nothing committed)"
     assert _said_of_attempt_1(eventful, capsys) == said
+
+
+def test_the_recorded_cause_of_a_start_that_came_to_no_attempt_is_told(
+    eventful: EventfulJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    eventful.fails_before_its_attempt(100, "life")
+    status(eventful.root, json=False)
+    told, *_ = lines(capsys, "a start before its first load")
+    assert "rank 3 on node7 failed in train with OSError: no network" in told
+    eventful.begins(200)
+    status(eventful.root, json=False)
+    assert "a start before its first load" not in capsys.readouterr().out, "it is past"
+
+
+@pytest.mark.parametrize("roles", [(), ("policy", "value")])
+def test_the_recorded_cause_of_a_set_up_that_failed_is_told(
+    eventful: EventfulJob, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, roles: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    eventful.begins(0)
+    for pid, role in enumerate(roles, start=1):
+        holder = Launch(job="job", restart=0, counts=False, host="node0", pid=pid, boot="", started="")
+        claim(eventful.root, 1, role, Lease(holder=holder, start=""))
+    eventful.is_recorded(10, 0, how="error", error="OSError", message="no network")
+    status(eventful.root, json=False)
+    assert any("failed in train with OSError: no network" in line for line in lines(capsys, "attempt 1: "))
 
 
 def _said_of_attempt_1(job: JobOnDisk, capsys: pytest.CaptureFixture[str]) -> str:

@@ -9,7 +9,7 @@ from megatron_resume.checkpoint.folder import read_folder
 from megatron_resume.checkpoint.lives import lives
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.checkpoint.times import Times, seconds, times
-from megatron_resume.cli.life import story_of
+from megatron_resume.cli.life import cells, story_of, summary
 from megatron_resume.resume.story import FIRST_COMMIT, FIRST_STEP, Chapter, Recovery, Story, story
 from support.eventful_job import BEGIN, EventfulJob
 
@@ -186,6 +186,40 @@ def test_the_time_of_a_lease_is_taken_where_it_fits_its_count(eventful: Eventful
     for written_s, seen_s in ((6_200, 6_200), (5_900, 6_000), (7_000, 6_000)):
         os.utime(lease, (BEGIN + written_s, BEGIN + written_s))
         assert told(eventful).chapters[0].ended_s == BEGIN + seen_s
+
+
+YEARS_S = 10 * 365 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("times_s", "is_timed"),
+    [
+        ((-YEARS_S, 10 - YEARS_S, 100, 200, 300), [False, True]),  # before the clock was set
+        ((YEARS_S, YEARS_S + 10, 100, 200, 300), [False, False]),  # ahead
+        ((5_000, 5_010, 100, 200, 300), [False, False]),  # back between them
+        ((5_000, 100, 5_100, 5_200, 5_300), [False, True]),  # back in the first
+        ((0, 10, 100, 200, YEARS_S), [True, False]),  # ahead in the second
+        ((0, 160, 100, 200, 300), [True, True]),  # one that went on for a while when the second began
+        ((30, 40, 0, 200, 300), [True, True]),  # two hosts
+    ],
+)
+def test_where_clocks_were_set_no_length_is_told(
+    eventful: EventfulJob, times_s: tuple[float, ...], is_timed: list[bool]
+) -> None:
+    began, killed, again, trained, finished = times_s
+    eventful.begins(began)
+    eventful.is_killed(killed, 5)
+    eventful.begins(again)
+    eventful.trains(trained)
+    eventful.finishes(finished)
+    found = told(eventful)
+    assert [chapter.is_timed for chapter in found.chapters] == is_timed
+    first = found.chapters[0]
+    assert (first.recovery is not None) == all(is_timed)
+    if not first.is_timed:
+        assert (cells(first)[2], cells(first)[5:]) == ("?", ("5 (?)", "?"))
+        assert summary(found)[-1].startswith("?: the clock of that attempt")
+    assert found.wall_s < 10_000
 
 
 def test_clocks_that_disagree_never_make_a_time_negative(eventful: EventfulJob) -> None:
