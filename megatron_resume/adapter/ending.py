@@ -10,7 +10,7 @@ from typing import Any
 from ..checkpoint.plain_files import NotPlainError
 from ..errors import ConfigError, DamagedError, ResumeError
 from ..watch import marks
-from . import life, ranks
+from . import error_file, life, ranks
 
 logger = logging.getLogger("megatron_resume")
 
@@ -22,6 +22,7 @@ def truthful_end() -> Iterator[None]:
         yield
     except ResumeError as error:
         logger.error("rank %d: %s", ranks.rank(), error)
+        error_file.write(error)
         life.ends_by(error)
         marks.fails_by(error)
         raise SystemExit(error.exit_code) from error

@@ -59,7 +59,7 @@ def _speak() -> None:
         logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _WhenNobodyElseDoes) for handler in logger.handlers):
         handler = _WhenNobodyElseDoes()
-        handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
+        handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(levelname)s: %(message)s"))
         logger.addHandler(handler)
 
 

@@ -3,6 +3,7 @@
 import functools
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,14 @@ from ..checkpoint.events import events_path
 from ..checkpoint.layout import ARRAYS, PointName
 from ..checkpoint.leases import Watch
 from ..checkpoint.records import MAX_ARRAYS_BYTES, Moment, read_bytes
-from ..config import ResumeConfig, is_utf8, resolve
+from ..config import ResumeConfig, is_utf8, not_utf8, resolve
 from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
 from ..resume.choose import Fresh, Resume
 from ..resume.overrides import Overrides, overrides_for
 from ..resume.recorded import Arguments
 from ..roles import FROZEN, ROLES, canonical
+from ..sources import variable
 from ..watch import marks
 from . import decision, formats, life, ranks, start
 from .lease_keeper import LeaseKeeper
@@ -30,6 +32,8 @@ from .lives_before import check_budget_of
 from .tracked import Tracked
 
 logger = logging.getLogger("megatron_resume")
+
+_RUN = "megatron_resume.cli.run"  # imported if `run` executes the script
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -318,6 +322,12 @@ def begin(args: Any, make: Callable[[ResumeConfig, Any], Session] | None = None)
     if config.data_checkpoint_path is None and decision.request_of(config).once:
         raise ConfigError("to choose a resume point, --data-checkpoint-path DIR is needed too")
     idle = config.data_checkpoint_path is None or config.resume_role in FROZEN
+    if config.data_checkpoint_path is None and _RUN in sys.modules and ranks.rank() == 0:
+        logger.warning(
+            "nothing of this run can be resumed: --data-checkpoint-path was not given. Add it (or set %s); or start "
+            "the script without `megatron-resume run`",
+            variable("data_checkpoint_path"),
+        )
     session = None if idle else (make or _begin)(config, args)
     _session, _begun_in = session, os.getpid()
     return session
@@ -415,9 +425,10 @@ def check_resumable(role: str | None, args: Any) -> None:
     if role is not None and not getattr(args, "save", None):
         raise ConfigError(f"{role} has no --save, so nothing of it could ever be resumed; add --save DIR")
     if role is not None and ("://" in args.save or not is_utf8(args.save)):
+        why = "" if "://" in args.save else f", a name that is {not_utf8()}"
         raise ConfigError(
-            f"{role} saves to {args.save!a}; resume points need a POSIX folder with a UTF-8 name, shared by all nodes: "
-            "change --save, or leave out --data-checkpoint-path"
+            f"{role} saves to {args.save!a}{why}; resume points need a POSIX folder with "
+            "a UTF-8 name, shared by all nodes: change --save, or leave out --data-checkpoint-path"
         )
     for option, lost in (("no_save_optim", "optimizer and scheduler"), ("no_save_rng", "random states")):
         if getattr(args, option, None):

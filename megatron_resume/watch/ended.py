@@ -110,7 +110,7 @@ def _leaves_no_trace(ended: Ended) -> bool:
 
 def say(text: str) -> None:
     """One line into the log of the job."""
-    sys.stderr.write(f"megatron_resume: ERROR: {text}\n")
+    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} megatron_resume: ERROR: {text}\n")
     sys.stderr.flush()
 
 

@@ -207,3 +207,16 @@ def test_help_before_the_script_explains_run() -> None:
     done = call(RUN, "--help")
     assert done.returncode == 0
     assert "SCRIPT" in done.stdout
+
+
+def test_without_torch_the_import_line_says_what_to_install(bare: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import megatron_resume.auto"],
+        env={"PYTHONPATH": bare},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (78, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"megatron_resume: ERROR: torch is not installed for {sys.executable}")
+    assert "pip install torch" in line

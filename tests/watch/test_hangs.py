@@ -1,6 +1,7 @@
 """A rank that hangs is found, told of and ended; one that does not is left alone. Real processes, without torch."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -74,7 +75,7 @@ def test_the_rank_that_stood_still_first_is_named_first_and_all_stacks_are_kept(
     both = ranks.start("sleeps_after_the_other", "sleeps_in_setup", policy=SHORT)
     assert [rank.end() for rank in both] == [-signal.SIGKILL] * 2
     (told,) = [line for line in both[1].said.splitlines() if "no progress" in line]
-    assert told.startswith("megatron_resume: ERROR: hang, begun by rank 1 on ")
+    assert re.match(r"[-0-9]{10} [:0-9]{8} megatron_resume: ERROR: hang, begun by rank 1 on ", told)
     assert len(list(ranks.root.glob("failures/*/stacks/rank_*.txt"))) == 2
     (folder,) = ranks.root.glob("failures/*")
     cause = cause_of(read_failures(folder))
