@@ -148,7 +148,8 @@ def test_without_a_data_checkpoint_path_nothing_is_written_or_changed(
     run = new_run(ALONE)
     run.without = ("--data-checkpoint-path",)
     ended = run.finish()
-    assert "megatron_resume" not in ended.log
+    ended.line("nothing of this run can be resumed: --data-checkpoint-path was not given")
+    assert len([line for line in ended.log.splitlines() if "megatron_resume" in line]) == 1
     assert not run.data_checkpoint.exists()
     assert run.trace() == undisturbed(ALONE).trace()
     shutil.rmtree(run.output)
