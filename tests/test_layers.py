@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # Lowest first. A module imports from layers below its own, or from its own folder.
 LAYERS = (
     ("errors",),
-    ("crash", "roles", "shown", "sources", "hooks", "installed", "processes"),
+    ("crash", "roles", "shown", "sources", "hooks", "installed", "processes", "withheld"),
     ("config", "policy"),
     ("checkpoint",),
     ("data", "resume", "patching"),

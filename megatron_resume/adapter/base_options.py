@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET
@@ -11,8 +12,10 @@ from ..checkpoint.launch_key import launch_key
 from ..errors import ConfigError
 from ..resume.base_options import Ignored, flag, ignored, of_first_start
 from ..resume.choose import was_part_of
-from ..resume.recorded import Arguments, recorded
+from ..resume.recorded import Arguments, plain
+from ..resume.sealed import as_recorded
 from . import ranks
+from .sealing import key_for_comparing
 from .session import Session
 
 logger = logging.getLogger("megatron_resume")
@@ -36,15 +39,23 @@ def tell_of_ignored(current: Session, role: str, args: Any) -> None:
     if current.resumes is None or ranks.rank() != 0:
         return
     point = current.resumes.point
-    given = recorded(current.given.get(role) or vars(args))
-    given = {name: given[name] for name in current.overrides(role) if name in given}
-    found = ignored(given, first_options(role, point), role, point)
+    now = plain({**vars(args), **current.given.get(role, {})})
+    given = {name: now[name] for name in current.overrides(role) if name in now}
+    found = ignored(given, _unsealed(first_options(role, point), now, current.root), role, point)
     if found.asks_for is not None and not _was_started_before(current):
         raise ConfigError(
             f"--ckpt-step {found.asks_for} was typed, but {role} continues from {point.name}, the newest resume point; "
             f"to go back, type --load-data-checkpoint-iteration {found.asks_for} instead of --ckpt-step"
         )
     _log(found, role, point)
+
+
+def _unsealed(first: Arguments | None, now: Arguments, root: Path) -> Arguments | None:
+    """`first` with the values of `now` wherever only a digest is left of the same."""
+    if first is None:
+        return None
+    alike = as_recorded(now, first, key_for_comparing(root))
+    return {name: now[name] if name in now and alike.get(name) == value else value for name, value in first.items()}
 
 
 def _was_started_before(current: Session) -> bool:

@@ -2,19 +2,23 @@
 
 import logging
 import sys
+from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET
 
 from ..checkpoint.folder import ResumePoint
+from ..checkpoint.layout import DIGEST_KEY
 from ..errors import MismatchError
 from ..installed import installed_versions
 from ..resume.base_options import handed_on
-from ..resume.differences import Configuration, Difference, differences
+from ..resume.differences import CHANGED, Configuration, Difference, differences
 from ..resume.effects import Exact
-from ..resume.recorded import Arguments, recorded
+from ..resume.recorded import Arguments, plain
+from ..resume.sealed import as_recorded, incomparable
 from ..shown import shown
 from . import base_options, native_loaders, ranks
+from .sealing import key_for_comparing
 from .session import Session
 
 logger = logging.getLogger("megatron_resume")
@@ -34,17 +38,17 @@ def compare(current: Session, role: str, args: Any) -> None:
     """
     if role in current.arguments:
         return
-    arguments = recorded(vars(args))
+    arguments = plain(vars(args))
     if current.resumes is not None:
         if not current.evaluates:  # nothing goes on
-            _compare(role, current.resumes.point, arguments)
+            _compare(current.root, role, current.resumes.point, arguments)
             native_loaders.check(current, role, current.resumes.point, arguments)
         base_options.tell_of_ignored(current, role, args)
         arguments = handed_on(arguments, base_options.first_options(role, current.resumes.point))
     current.arguments[role] = arguments
 
 
-def _compare(role: str, point: ResumePoint, arguments: Arguments) -> None:
+def _compare(root: Path, role: str, point: ResumePoint, arguments: Arguments) -> None:
     receipt = point.receipts[role]
     if receipt.arguments is UNSET or receipt.versions is UNSET:
         if ranks.rank() == 0:
@@ -52,9 +56,18 @@ def _compare(role: str, point: ResumePoint, arguments: Arguments) -> None:
                 "%s: %s does not say with what configuration it was saved; nothing is compared", role, point.name
             )
         return
+    key = key_for_comparing(root)
+    unknown = incomparable(receipt.arguments, key)
+    if unknown and ranks.rank() == 0:
+        logger.warning(
+            "%s: whether %s changed cannot be told: %s is not the key with which their digests were made",
+            role,
+            f"{len(unknown)} arguments" if len(unknown) > 1 else unknown[0],
+            root / DIGEST_KEY,
+        )
     found = differences(
         Configuration(receipt.arguments, receipt.versions),
-        Configuration(arguments, installed_versions()),
+        Configuration(as_recorded(arguments, receipt.arguments, key), installed_versions()),
         matched_by_optimizer=_matched_by_optimizer(),
     )
     refused = _refused(found)
@@ -77,10 +90,14 @@ def _refused(found: tuple[Difference, ...]) -> str:
     by_need: dict[str, list[str]] = {}
     for one in found:
         if one.needed:
-            by_need.setdefault(one.needed, []).append(
-                f"{_cell(one.name)} was {_cell(one.then)} and is {_cell(one.now)}"
-            )
+            by_need.setdefault(one.needed, []).append(f"{_cell(one.name)} {_words(one)}")
     return "\n".join(f"  {', '.join(changes)}; {needed}" for needed, changes in by_need.items())
+
+
+def _words(one: Difference) -> str:
+    return (
+        _cell(one.then) if one.now == "" and one.then == CHANGED else f"was {_cell(one.then)} and is {_cell(one.now)}"
+    )
 
 
 def _table(found: tuple[Difference, ...]) -> str:

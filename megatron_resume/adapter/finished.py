@@ -26,7 +26,7 @@ class FinishedSave(msgspec.Struct, frozen=True, kw_only=True):
     consumed_train_samples: int
     scheduler_steps: int | None
     versions: dict[str, str]
-    arguments: dict[str, Any]
+    arguments: dict[str, Any]  # plain: secrets are sealed by the writer
     data: DataCheckpoint | None  # where this save completes what this process holds
     arrays: Arrays
     states: Gathered | None = None  # of all ranks, to go into `data`

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..checkpoint.events import Committed, Ending, Event, Failed, Finished, Pruned, Stopped, Trained, append
 from ..errors import RejoinError, ResumeError
+from ..watch.known_secrets import message_of
 from .at_end import at_end
 
 logger = logging.getLogger("megatron_resume")
@@ -147,8 +148,4 @@ def _signal_seen_by_megatron() -> str | None:
 
 def _text(error: BaseException) -> str:
     """Its message, as JSON can hold it."""
-    try:
-        text = str(error)
-    except Exception as broken:  # of a script's own class
-        text = f"its message raises {type(broken).__name__}"
-    return text[:MAX_MESSAGE].encode("utf-8", "backslashreplace").decode()
+    return message_of(error)[:MAX_MESSAGE].encode("utf-8", "backslashreplace").decode()

@@ -25,6 +25,7 @@ from .committer import Committer, with_path
 from .finished import FinishedSave
 from .gathering import keys_of
 from .orders import PROOF
+from .sealing import Sealer
 
 logger = logging.getLogger("megatron_resume")
 
@@ -40,6 +41,7 @@ class Writer:
         after_commit: Sequence[Callable[[PointName], None]] = (),
     ):
         self.root, self.roles = root, roles
+        self._sealer = Sealer(root)
         self._committer = Committer(root, roles, stop_if_superseded, after_commit)
         self._queue: queue.Queue[tuple[FinishedSave, float]] = queue.Queue()
         self._pid = os.getpid()
@@ -187,7 +189,7 @@ class Writer:
             consumed_train_samples=save.consumed_train_samples,
             scheduler_steps=save.scheduler_steps,
             versions=save.versions,
-            arguments=save.arguments,
+            arguments=self._sealer.sealed(save.arguments),
             tensors=save.tensors.collect(),
         )
 

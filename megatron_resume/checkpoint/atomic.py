@@ -46,14 +46,14 @@ def _make_below(below: Path, path: Path) -> None:
         pass
 
 
-def write_new(path: Path, data: bytes, *, below: Path | None = None) -> None:
-    """Create `path` with `data`, durable when this returns.
+def write_new(path: Path, data: bytes, *, below: Path | None = None, mode: int = 0o666) -> None:
+    """Create `path` with `data`, durable when this returns; the umask narrows `mode`, as ever.
 
     Raises:
         FileExistsError: `path` exists; it is left as it is.
     """
     with folder_below(below or path.parent, path.parent) as folder:
-        temporary = _write_temporary(folder, path.name, data)
+        temporary = _write_temporary(folder, path.name, data, mode)
         try:
             # Unlike a rename, never replaces; and should the temporary name be a link by now, that is what gets it.
             os.link(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
@@ -76,12 +76,12 @@ def replace(path: Path, data: bytes, *, below: Path | None = None) -> None:
 
 
 @contextmanager
-def replacing(path: Path, *, below: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, below: Path | None = None, mode: int = 0o666) -> Iterator[BinaryIO]:
     """A new file to fill; when the block ends without an error it takes the place of `path`, durable."""
     with folder_below(below or path.parent, path.parent) as folder:
         temporary = _temporary(path.name)
         with _removed_on_failure(folder, temporary):
-            with open(temporary, "xb", opener=_in(folder)) as file:
+            with open(temporary, "xb", opener=_in(folder, mode)) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -105,10 +105,10 @@ def move(source: Path, target: Path, *, below: Path) -> None:
     crash_point("move.end", source.name)
 
 
-def _write_temporary(folder: int, name: str, data: bytes) -> str:
+def _write_temporary(folder: int, name: str, data: bytes, mode: int = 0o666) -> str:
     crash_point("write.begin", name)
     temporary = _temporary(name)
-    with _removed_on_failure(folder, temporary), open(temporary, "xb", opener=_in(folder)) as file:
+    with _removed_on_failure(folder, temporary), open(temporary, "xb", opener=_in(folder, mode)) as file:
         file.write(data)
         file.flush()
         crash_point("write.written", name)
@@ -117,8 +117,8 @@ def _write_temporary(folder: int, name: str, data: bytes) -> str:
     return temporary
 
 
-def _in(folder: int) -> Callable[[str, int], int]:
-    return lambda name, flags: os.open(name, flags, 0o666, dir_fd=folder)
+def _in(folder: int, mode: int) -> Callable[[str, int], int]:
+    return lambda name, flags: os.open(name, flags, mode, dir_fd=folder)
 
 
 def _temporary(name: str) -> str:

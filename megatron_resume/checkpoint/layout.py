@@ -11,6 +11,7 @@ DATA = "data.json"
 ARRAYS = "data.safetensors"
 COMMITTED = "COMMITTED"
 DIGESTS = "digests"
+DIGEST_KEY = "digest.key"
 ABANDONED = "abandoned"  # below the save folder of a role
 PRUNED = "pruned"  # below data_checkpoint_path and the save folder of a role: what retention removes
 TRACKER = "latest_checkpointed_iteration.txt"  # Megatron's

@@ -7,16 +7,18 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from megatron_resume.checkpoint.atomic import make_folder, replace
+from megatron_resume.checkpoint.atomic import make_folder, replacing
 from megatron_resume.checkpoint.lives import NEW_BUDGET_VARIABLE
 from megatron_resume.errors import ConfigError
 from megatron_resume.launch import aimaster, jobset, nvrx, pytorchjob, slurm, torchrun
 from megatron_resume.launch.job import Job, Rendered
 from megatron_resume.launch.parent import launch as run
 from megatron_resume.policy import Policy, policy_of_environ, read_policy
+from megatron_resume.shown import shown_in_line
+from megatron_resume.withheld import names_a_secret, typed, without_secrets
 
 ENGINES: dict[str, Callable[[Policy, Job], Rendered]] = {
     "torchrun": torchrun.render,
@@ -70,11 +72,23 @@ def render(args: argparse.Namespace) -> int:
         else:
             path = Path(args.to, name)
             make_folder(path.parent, below=Path(args.to))
-            replace(path, text.encode(), below=Path(args.to))
+            with replacing(path, below=Path(args.to), mode=0o600) as file:  # it holds the arguments of the script
+                file.write(text.encode())
             print(f"wrote {path}")
-    for warning in rendered.warnings:
+    for warning in (*rendered.warnings, *_secrets(args.command)):
         print(f"# note: {warning}")
     return 0
+
+
+def _secrets(command: Sequence[str]) -> Iterator[str]:
+    """A warning of arguments that whoever sees the command line would know."""
+    looks_secret = [name for name, value in typed(command) if names_a_secret(name) or value != without_secrets(value)]
+    names = ", ".join(map(shown_in_line, dict.fromkeys(looks_secret)))
+    if names:
+        yield (
+            f"the values of {names} stand in what is rendered, and all who may look at the job see them; "
+            "let the script read them from a file or from its environment"
+        )
 
 
 def rendered_for(args: argparse.Namespace) -> tuple[Policy, Job, Rendered]:

@@ -8,6 +8,10 @@ from ..config import KEYS
 from .effects import Exact, exactness, exactness_of_package, needed
 from .overrides import OVERRIDDEN
 from .recorded import Arguments
+from .sealed import is_open, moved_along
+
+NOT_RECORDED = "(value not recorded)"
+CHANGED = "changed (value not recorded)"
 
 
 class Configuration(NamedTuple):
@@ -18,7 +22,10 @@ class Configuration(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """One argument or package that changed; `needed` says what to type where Megatron cannot continue so."""
+    """One argument or package that changed; `needed` says what to type where Megatron cannot continue so.
+
+    `then` and `now` are for people: values that no receipt would hold are not shown either.
+    """
 
     name: str
     then: object
@@ -67,7 +74,7 @@ def differences(
     found = [
         Difference(
             name,
-            *values,
+            *_told(name, *values),
             exactness(name, now.arguments),
             needed(name, then.arguments, now.arguments, matched_by_optimizer),
         )
@@ -85,9 +92,15 @@ def _changed(then: Configuration, now: Configuration) -> dict[str, tuple[object,
     changed = {}
     for name in names:
         values = then.arguments.get(name, ABSENT), now.arguments.get(name, ABSENT)
-        if values[0] != values[1] and not _moved_along(values, saves) and _counts(name, values, then, now):
+        has_moved = moved_along(*values) or _moved_along(values, saves)
+        if values[0] != values[1] and not has_moved and _counts(name, values, then, now):
             changed[name] = values
     return {name: changed[name] for name in changed if not changed.keys() & set(_FOLLOWS.get(name, ()))}
+
+
+def _told(name: str, then: object, now: object) -> tuple[object, object]:
+    told = tuple(value if value == ABSENT or is_open(name, value) else NOT_RECORDED for value in (then, now))
+    return (CHANGED, "") if told == (NOT_RECORDED, NOT_RECORDED) else (told[0], told[1])
 
 
 def _counts(name: str, values: tuple[object, object], then: Configuration, now: Configuration) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from enum import Enum
 
+from .overrides import OVERRIDDEN
 from .recorded import Arguments
 
 
@@ -59,6 +60,12 @@ _MORE_WEIGHTS = {  # the value that has weights which the others lack; Megatron 
 }
 _OPTIMIZER = {"bf16", "fp16", "optimizer", "use_distributed_optimizer"}
 _DIVISION = {"pipeline_model_parallel_size", "tensor_model_parallel_size"}
+
+
+def is_known(name: str) -> bool:
+    """Whether something here reads the value of argument `name`, or names its effect."""
+    sets = _OF_THE_OPTIMIZER_STATE | _SCHEDULE | _PARAMETER_GROUPS.keys() | _WEIGHTS | _MORE_WEIGHTS.keys() | _OPTIMIZER
+    return name in sets | OVERRIDDEN | _DIVISION or re.match(f"(?:{_HARMLESS}|{_HARMFUL})", name) is not None
 
 
 def exactness(name: str, now: Arguments) -> Exact:
@@ -119,6 +126,8 @@ def _is_bound_to_its_division(saved: Arguments) -> bool:
 
 def _typed(name: str, value: object) -> str:
     flag = "--" + name.replace("_", "-")
+    if isinstance(value, dict):  # a digest
+        return f"the {flag} of the run that saved"
     if value is None:
         return f"no {flag}"
     return f"{name} = {value}" if isinstance(value, bool) else f"{flag} {value}"
@@ -137,5 +146,5 @@ def _schedule(arguments: Arguments) -> tuple[object, ...]:
 
 
 def _number(arguments: Arguments, name: str) -> float:
-    value: float = arguments.get(name) or 0
-    return value
+    value = arguments.get(name)
+    return value if isinstance(value, int | float) else 0

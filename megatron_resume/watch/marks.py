@@ -30,6 +30,7 @@ from ..sources import nearest, show
 from . import kernel
 from .board import NO_PHASE, Board, new_board
 from .hopeless import is_hopeless
+from .known_secrets import message_of
 from .peers import listen, tell
 from .watched import PROGRAM, Watched, timeouts
 
@@ -231,11 +232,7 @@ def fails_by(error: BaseException) -> None:
     """What ends this process. The first that is told is the one that is recorded."""
     if _board.failed_ns:
         return
-    try:
-        message = str(error)
-    except Exception as broken:  # of a script's own class
-        message = f"its message raises {type(broken).__name__}"
-    _board.write("message", message)
+    _board.write("message", message_of(error))
     _board.exit_code = getattr(error, "exit_code", 0)
     _board.fatal = is_hopeless(error, in_setup=not _board.training_since_ns)
     _board.write("error", type(error).__qualname__)

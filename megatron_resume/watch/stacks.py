@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -57,7 +58,13 @@ def _native_stacks(py_spy: str, pid: int) -> str:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=_NATIVE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"py-spy: {error}\n"
-    return ended.stdout or f"py-spy: {ended.stderr}"
+    return _without_command(ended.stdout or f"py-spy: {ended.stderr}", pid)
+
+
+def _without_command(text: str, pid: int) -> str:
+    """py-spy begins with the command line, which may hold secrets and have several lines."""
+    head = rf"\AProcess {pid}:.*?(?=^Python v|^Thread |\Z)"
+    return re.sub(head, f"Process {pid}\n", text, flags=re.DOTALL | re.MULTILINE)
 
 
 class Stacks(NamedTuple):

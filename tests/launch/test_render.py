@@ -202,3 +202,16 @@ def test_launch_takes_the_policy_of_the_environment(
     monkeypatch.setenv(VARIABLE, '{"max_restart": 9}')
     assert main(["render", "--engine", "torchrun", "--", "train.py"]) == 78
     assert "max_restart is not known; write max_restarts" in capsys.readouterr().err
+
+
+def test_what_is_written_is_private_and_secrets_in_it_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.sbatch").symlink_to(tmp_path / "elsewhere")
+    script = ("train.py", "--lr", "1", "--oss-sk=hunter2", "--hook", "https://host?access_token=hunter2")
+    assert main(["render", "--engine", "slurm", "--to", str(tmp_path), "--", *script]) == 0
+    assert (tmp_path / "job.sbatch").stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "elsewhere").exists()
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if "stand in what is rendered" in line]
+    assert note.startswith("# note: the values of oss_sk, hook stand")
+    assert "hunter2" not in note

@@ -166,8 +166,12 @@ def test_one_role_shows_what_changed_and_nothing_on_the_same_command(killed_pret
 
 def test_no_secret_is_stored(new_run: Callable[..., Run]) -> None:
     run = new_run(ALONE)
-    run.finish("--wandb-entity", "hunter2", episodes=1)
+    run.finish("--wandb-entity", "hunter2", "--one-logger-project", "hunter2", "--app-tag-run-name=hunter2", episodes=3)
     receipts: list[Path] = list(run.data_checkpoint.glob("iter_*/policy.json"))
     assert receipts
     assert '"clip_grad": 1.0' in receipts[0].read_text()
-    assert not any("hunter2" in file.read_text(errors="replace") for file in run.data_checkpoint.rglob("*.json"))
+    files = [path for path in run.data_checkpoint.rglob("*") if path.is_file()]
+    assert not any("hunter2" in file.read_text(errors="replace") for file in files)
+    ended = run.finish("--app-tag-run-name=hunter3")
+    assert ["app_tag_run_name", "changed (value not recorded)", "unknown"] in table(ended.log, "policy")
+    assert "hunter3" not in str(table(ended.log, "policy"))

@@ -118,6 +118,11 @@ def fails():
         raise KeyError("no such prompt")
 
 
+def fails_by_what_it_was_given():
+    sys.argv[1:] = (folder / "argv").read_text().split("\n")
+    raise RuntimeError((folder / "message").read_text())
+
+
 def misses_a_file():
     (folder / "nothing.bin").read_bytes()
 

@@ -1,0 +1,84 @@
+"""Text without secrets, for records and reports: messages quote what was typed, addresses and headers.
+
+Names of secrets cannot all be known, so nothing is stored that need not be (`resume.sealed`). But a message of others
+is kept for what it says; what is known to be a secret, and what looks like one, is taken out of it here.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+WITHHELD = "***"
+MAX = 16_000  # characters of a text; the rest is cut
+_MIN = 4  # characters of a secret that is looked for by its value
+
+# Compiled at their first use: the import of this package is to take no time.
+_WORDS = (  # of names, with whatever stands around them
+    r"pass(?:wd|word|wort|phrase|code)?|pwd|secret|token(?!i[sz]er|s\b)|auth(?!or)|authorization|credentials?|cookie"
+    r"|api_?key|access_?key|private_?key|signature|webhook|bearer|certificate|passw"
+)
+_ENDS = r"key|keys|ak|sk|sas|pat|otp|pin|dsn|pw|cred|creds|login|user_info|userinfo|ticket|license|hook"
+_ANY = r"[\w.-]{0,40}"
+_NAME = rf"{_ANY}(?:{_WORDS}){_ANY}"
+_SHORT_NAME = rf"(?:{_ANY}[_.-])?(?:{_ENDS})"
+_VALUE = r"(\"[^\"]*\"|'[^']*'|[^\s,;)}\]]+)"
+_URL = r"(?i)\b([a-z][a-z0-9+.-]{1,20}://)(?:[^\s/?#'\"<>]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?"
+_HEADER = (
+    r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]{0,20}(?:token|key|auth)[\w-]{0,20})"
+    r"(['\"]?\s*[:=]\s*['\"]?)[^'\"\r\n]+"
+)
+_SCHEME = r"(?i)\b(bearer|basic|digest|token)\s+(?=[\w~+/.=-]*[\d=])[\w~+/.=-]{6,}"
+_ASSIGNED = rf"(?i)\b({_NAME})(['\"]?\s*(?:\(=|[:=])\s*|\s+(?=['\"])){_VALUE}"
+_SHORT_ASSIGNED = rf"(?i)\b({_SHORT_NAME})(['\"]?\s*=\s*|['\"]\s*:\s*){_VALUE}"
+_OPTION = rf"(?i)(--?(?:{_NAME}|{_SHORT_NAME}))([\s=]+)(?!-){_VALUE}"
+_SHAPES = (  # of tokens of well-known services, and of keys
+    r"\b(?:hf_|gh[opsu]_|github_pat_|glpat-|sk-|pk-|xox[abeprs]-|npm_|pypi-|dop_v1_|ya29\.|AIza|wandb_v1_)[\w-]{8,}"
+    r"|\b(?:AKIA|ASIA|LTAI)[A-Za-z0-9]{12,}|\beyJ[\w-]{8,}(?:\.[\w-]+){1,2}"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+)
+_RANDOM = r"/(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}"  # a part of an address, as of a webhook
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether what goes by this name is one, as far as its name tells."""
+    return re.fullmatch(f"(?i){_NAME}|{_SHORT_NAME}", name) is not None
+
+
+def without_secrets(text: str, known: Collection[str] = ()) -> str:
+    """`text` with `***` instead of each of the `known` values, and of what looks like a secret by
+    name or shape; at most `MAX` characters of it."""
+    for value in sorted({value for value in known if len(value) >= _MIN}, key=len, reverse=True):
+        text = text.replace(value, WITHHELD)
+    text = text[:MAX]  # patterns take their time
+    text = re.sub(_SHAPES, WITHHELD, text)
+    text = re.sub(_URL, _address, text)
+    text = re.sub(_HEADER, rf"\1\2{WITHHELD}", text)
+    text = re.sub(_SCHEME, rf"\1 {WITHHELD}", text)
+    for named in (_OPTION, _ASSIGNED, _SHORT_ASSIGNED):
+        text = re.sub(named, rf"\1\2{WITHHELD}", text)
+    return text
+
+
+def _address(found: re.Match[str]) -> str:
+    """Scheme, host and path of an address: no user, no query, and nothing random in the path."""
+    rest = "?" + WITHHELD if "?" in found[0] else ""
+    return found[1] + re.sub(_RANDOM, "/" + WITHHELD, found[2]) + rest
+
+
+def typed(argv: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Names and values of a command line: `--name value`, `--name=value`, `name=value`."""
+    name = ""
+    for word in argv:
+        if word.startswith("-") and len(word) > 1 and not word[1:2].isdigit():
+            name, has_value, value = word.lstrip("-").partition("=")
+            if has_value:
+                yield name.replace("-", "_"), value
+        elif name:
+            yield name.replace("-", "_"), word
+        elif "=" in word:
+            key, _, value = word.partition("=")
+            yield key.lstrip("+"), value
+
+
+def of_environ(environ: Mapping[str, str]) -> Iterator[str]:
+    """Values of variables whose names say that they are secrets; paths to one are none."""
+    return (value for name, value in environ.items() if names_a_secret(name) and not value.startswith("/"))
