@@ -9,7 +9,6 @@ import msgspec
 
 from ..errors import STOPPED, DamagedError
 from ..roles import TRAINED
-from ..withheld import without_secrets
 from .attempts import attempt_numbers, has_started
 from .endings import process_ends
 from .events import Committed, Failed, Stopped, events_path, read_events
@@ -110,11 +109,7 @@ def failed_loads(root: Path) -> dict[PointName, str]:
             cause = cause_of(read_failures(failures_path(root, number, "")))
             if cause is None or cause.loading is None or not _is_of_the_point(cause):
                 break
-            what = (
-                f"with {cause.error}: {without_secrets(cause.message)[:_SHOWN]}"
-                if cause.error
-                else f"by {cause.signal}"
-            )
+            what = f"with {cause.error}: {cause.message[:_SHOWN]}" if cause.error else f"by {cause.signal}"
             found.setdefault(cause.loading, f"loading it failed in attempt {number} {what}")
     return found
 

@@ -6,11 +6,20 @@ pydantic below it; 0.3 s are promised).
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
+
+from megatron_resume.shown import shown
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Which quotes what was typed."""
+        super().error(shown(message))
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line; parsed arguments hold `call`, which runs the command and returns its exit code."""
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = _Parser(
         prog="megatron-resume",
         description="Automatic, exact resume of RLHF training on Megatron-LM.",
         epilog="Exit codes: 65 damaged, 78 configuration or mismatch, 203 restart to rejoin.",

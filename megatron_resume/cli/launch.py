@@ -17,7 +17,7 @@ from megatron_resume.launch import aimaster, jobset, nvrx, pytorchjob, slurm, to
 from megatron_resume.launch.job import Job, Rendered
 from megatron_resume.launch.parent import launch as run
 from megatron_resume.policy import Policy, policy_of_environ, read_policy
-from megatron_resume.shown import shown_in_line
+from megatron_resume.shown import Shown, shown_in_line
 from megatron_resume.withheld import names_a_secret, typed, without_secrets
 
 ENGINES: dict[str, Callable[[Policy, Job], Rendered]] = {
@@ -40,6 +40,7 @@ def launch(args: argparse.Namespace) -> int:
     """
     _open_what_is_closed()
     logging.basicConfig(level=logging.INFO, format="megatron-resume launch: %(message)s")
+    logging.getLogger("megatron_resume").addFilter(Shown())  # what ranks said of their ends is quoted
     if args.engine == "nvrx":
         args.ft_launcher = found(args.ft_launcher)
     policy, job, rendered = rendered_for(args)
@@ -64,6 +65,7 @@ def _open_what_is_closed() -> None:
 
 def render(args: argparse.Namespace) -> int:
     """Print what the engine is told, and write the files that it needs where they were asked for."""
+    job_of(args).check().check_text()
     _, _, rendered = rendered_for(args)
     print(rendered.as_shell())
     for name, text in rendered.files.items():
@@ -74,9 +76,9 @@ def render(args: argparse.Namespace) -> int:
             make_folder(path.parent, below=Path(args.to))
             with replacing(path, below=Path(args.to), mode=0o600) as file:  # it holds the arguments of the script
                 file.write(text.encode())
-            print(f"wrote {path}")
+            print(f"wrote {shown_in_line(str(path))}")
     for warning in (*rendered.warnings, *_secrets(args.command)):
-        print(f"# note: {warning}")
+        print(f"# note: {shown_in_line(warning)}")
     return 0
 
 

@@ -8,7 +8,7 @@ from megatron_resume.resume.story import FAILED, FIRST_COMMIT, KINDS, Chapter, S
 
 from .life import MAX_CHAPTERS, SHARES, cells, ends, short
 from .style import STYLE
-from .svg import life_chart, reward_chart, share_bar, text
+from .svg import life_chart, reward_chart, said, share_bar, text
 from .trace import Trace
 
 MAX_ROWS = 200  # of the table, the newest
@@ -132,7 +132,7 @@ def _row(chapter: Chapter) -> str:
     commits = f"{len(chapter.commits):,}" if chapter.attempt else ""
     kind = how.replace(" ", "-")
     small = "".join(f'<td class="n">{one}</td>' for one in (iterations, commits, lost, recovered))
-    says = "" if chapter.how in ("finished", "running") else text(chapter.says)
+    says = "" if chapter.how in ("finished", "running") else text(said(chapter))
     return (
         f'<tr><td class="n">{attempt}</td><td class="n">{began}</td><td class="n">{lasted}</td>'
         f'<td class="how {kind}">{how}</td>{small}<td class="says">{says}</td></tr>'

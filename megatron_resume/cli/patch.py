@@ -1,6 +1,7 @@
 """`patch check|apply|revert DIR`: our one line in the entrypoints of a source tree, in and out again."""
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from megatron_resume.errors import MismatchError
 from megatron_resume.patching import patch
 from megatron_resume.patching.diff import diff
 from megatron_resume.patching.patch import BY_HAND, LINES, NOT_PATCHED, PATCHED, State
-from megatron_resume.shown import shown_in_line
+from megatron_resume.shown import shown, shown_in_line
 
 from .values import as_json, text_of
 
@@ -21,9 +22,8 @@ def check(directory: Path, *, skip: Sequence[str], as_diff: bool, json: bool) ->
     """
     states = patch.check(_root(directory), skip)
     if as_diff:
-        print(
-            "".join(diff(str(one.path), one.patch.after_line, LINES[one.kind]) for one in states if one.patch), end=""
-        )
+        text = "".join(diff(str(one.path), one.patch.after_line, LINES[one.kind]) for one in states if one.patch)
+        print(shown(text) if sys.stdout.isatty() else text, end="")  # as it is for `git apply`
     else:
         _print(states, json=json)
     return 0 if all(one.state in (PATCHED, BY_HAND) for one in states) else MismatchError.exit_code

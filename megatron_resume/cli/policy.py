@@ -4,6 +4,7 @@ from pathlib import Path
 
 from megatron_resume.errors import ConfigError
 from megatron_resume.policy import PHASES, Policy, read_policy, template
+from megatron_resume.shown import shown_in_line
 
 
 def init(file: Path | None) -> None:
@@ -23,7 +24,7 @@ def init(file: Path | None) -> None:
         raise ConfigError(
             f"{file} is there already; `megatron-resume policy check {file}` says what it means"
         ) from None
-    print(f"wrote {file}")
+    print(f"wrote {shown_in_line(str(file))}")
 
 
 def check(file: str) -> None:

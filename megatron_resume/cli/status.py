@@ -17,7 +17,6 @@ from megatron_resume.resume.choose import Outcome, Resume, choose, head, live_li
 from megatron_resume.resume.role_set import roles_of
 from megatron_resume.resume.story import FAILED, Chapter, Story
 from megatron_resume.shown import shown_in_line
-from megatron_resume.withheld import without_secrets
 
 from .life import plain, print_story, story_of
 from .terminal import SHOWN, console, print_damage, table
@@ -94,11 +93,11 @@ def _processes(ends: list[ProcessEnd], chapter: Chapter | None) -> list[dict[str
 def _says(end: ProcessEnd, rank_says: str) -> str:
     """How a process ended, in words. `rank_says` stands in for one that said nothing and lives no more."""
     if isinstance(end.event, Failed):
-        return f"failed with exit code {end.event.exit_code}: {end.event.error}: {without_secrets(end.event.message)}"
+        return f"failed with exit code {end.event.exit_code}: {end.event.error}: {end.event.message}"
     if isinstance(end.event, Stopped):
         if end.event.planned:
             return f"stopped {end.event.reason}"
-        return f"stopped with exit code {end.event.exit_code}: {without_secrets(end.event.reason)}"
+        return f"stopped with exit code {end.event.exit_code}: {end.event.reason}"
     if end.event is not None:
         return "finished"
     if rank_says and end.state != "running":

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from megatron_resume.resume.story import ALIVE, COSTLY, KINDS, Chapter, Story
 from megatron_resume.shown import shown_in_line
+from megatron_resume.withheld import without_secrets
 
 from .axis import Axis, axis, numbers, times
 from .course import Leg, Place, course, drawn
@@ -35,6 +36,11 @@ def text(value: object) -> str:
     """What came from disk, for a place between tags or in quotes: nothing in it is obeyed, and it is not endless."""
     line = shown_in_line(str(value)[:MAX_TEXT])
     return html.escape(line + (" [...]" if len(str(value)) > MAX_TEXT else ""))
+
+
+def said(chapter: Chapter) -> str:
+    """How it ended, for a page that is handed on: an older record may quote a secret."""
+    return without_secrets(chapter.says[: 2 * MAX_TEXT])
 
 
 def life_chart(told: Story) -> str:
@@ -135,7 +141,7 @@ def _name(chapter: Chapter, x: float, y: float) -> str:
 def _about(chapter: Chapter) -> str:
     _, _, lasted, _, iterations, lost, recovered = cells(chapter)
     facts = [
-        chapter.says,
+        said(chapter),
         f"ended {iso(chapter.ended_s)}",
         f"iterations {iterations} in {lasted}" if chapter.attempt else "",
         f"lost {lost}" if lost else "",

@@ -12,23 +12,6 @@ from ..policy import VARIABLE, Policy, as_json
 from . import node
 from .job import Job, Rendered, after_grace, by_the_job, coarser
 
-SDK = """\
-from alibabacloud_pai_dlc20201203.models import CreateJobRequest, JobSettings
-
-settings = JobSettings(
-    enable_error_monitoring_in_aimaster=True,
-    error_monitoring_args=ERROR_MONITORING_ARGS,
-    termination_grace_period_seconds=GRACE,
-)
-# Add the rest of the job: job_specs, workspace_id, resource_id, data_sources.
-request = CreateJobRequest(
-    display_name=NAME,
-    job_type="PyTorchJob",
-    user_command=USER_COMMAND,
-    settings=settings,
-)
-"""
-
 
 def error_monitoring_args(policy: Policy) -> str:
     """The string `Settings.ErrorMonitoringArgs`."""
@@ -49,7 +32,8 @@ def error_monitoring_args(policy: Policy) -> str:
 def user_command(policy: Policy, job: Job) -> str:
     """What DLC starts on each node."""
     policy_of_job = f"export {VARIABLE}={shlex.quote(as_json(policy))}"
-    launch = node.command(job, endpoint="$MASTER_ADDR:$MASTER_PORT", job_id="$MASTER_ADDR")
+    # By any shell: which one is not documented.
+    launch = node.command(job, endpoint="$MASTER_ADDR:$MASTER_PORT", job_id="$MASTER_ADDR", join=shlex.join)
     return "\n".join([policy_of_job, 'export MEGATRON_RESUME_LAUNCH_ID="$MASTER_ADDR"', f"exec {launch}"])
 
 
@@ -61,17 +45,36 @@ def render(policy: Policy, job: Job) -> Rendered:
         "ErrorMonitoringArgs": args,
         "TerminationGracePeriodSeconds": grace,
     }
-    snippet = SDK
-    filled_in = {"ERROR_MONITORING_ARGS": args, "GRACE": grace, "NAME": job.name, "USER_COMMAND": of_node}
-    for placeholder, value in filled_in.items():
-        snippet = snippet.replace(f"={placeholder},", f"={value!r},")
     command = (
         *("dlc", "submit", "pytorchjob", "--name", job.name),
         *("--workers", str(job.nnodes), "--worker_gpu", str(job.gpus), "--worker_image", node.image(job)),
         *("--aimaster_enable", "--aimaster_args", args, "--command", of_node),
     )
-    files = {"settings.json": json.dumps({"Settings": settings}, indent=2) + "\n", "settings.py": snippet}
+    files = {
+        "settings.json": json.dumps({"Settings": settings}, indent=2) + "\n",
+        "settings.py": _with_the_sdk(args, grace, job.name, of_node),
+    }
     return Rendered(command, {}, files, _warnings(policy))
+
+
+def _with_the_sdk(args: str, grace: int, name: str, of_node: str) -> str:
+    """Python that makes the same settings."""
+    return f"""\
+from alibabacloud_pai_dlc20201203.models import CreateJobRequest, JobSettings
+
+settings = JobSettings(
+    enable_error_monitoring_in_aimaster=True,
+    error_monitoring_args={args!r},
+    termination_grace_period_seconds={grace!r},
+)
+# Add the rest of the job: job_specs, workspace_id, resource_id, data_sources.
+request = CreateJobRequest(
+    display_name={name!r},
+    job_type="PyTorchJob",
+    user_command={of_node!r},
+    settings=settings,
+)
+"""
 
 
 def _warnings(policy: Policy) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
 """What is launched, and what a launch engine is told for it."""
 
 import math
-import shlex
 from typing import NamedTuple
 
+from ..config import is_utf8
 from ..errors import ConfigError
 from ..policy import Policy
+from ..sources import show
+from .shell import joined, quoted
 
 RESTART_S = 120  # from the death of the ranks to the first line of the next ones, on a slow file system
 _STOP_S = 15  # that an engine waits longer than the job before it kills
@@ -43,6 +45,14 @@ class Job(NamedTuple):
                 raise ConfigError(f"{name} is {count}; give {least} or more")
         return self
 
+    def check_text(self) -> "Job":
+        """Raises ConfigError for what no file can hold; an engine on this machine is given bytes."""
+        others = (self.name, self.image, self.endpoint, self.job_id, *self.mounts)
+        for text in (*self.command, *filter(None, others)):
+            if not is_utf8(text):
+                raise ConfigError(f"{show(text)} is not UTF-8, and no description of a job can hold it; rename it")
+        return self
+
     @property
     def gpus(self) -> int:
         """On each node."""
@@ -77,9 +87,7 @@ class Rendered(NamedTuple):
 
     def as_shell(self) -> str:
         """One line to type, or to put into a script."""
-        return " ".join(
-            [*(f"{name}={shlex.quote(value)}" for name, value in self.environ.items()), shlex.join(self.command)]
-        )
+        return " ".join([*(f"{name}={quoted(value)}" for name, value in self.environ.items()), joined(self.command)])
 
 
 def coarser(policy: Policy, seconds: float) -> int:

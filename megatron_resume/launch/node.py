@@ -1,23 +1,25 @@
 """What a cluster starts once on each of its nodes: `launch`, with the policy in its environment."""
 
 import json
-import shlex
+from collections.abc import Callable, Iterable
 
 from ..errors import ConfigError
 from ..policy import Policy, as_json
 from .job import Job
+from .shell import joined
 
 PORT = 29400
 
 
-def command(job: Job, *, endpoint: str, job_id: str) -> str:
-    """A line for a shell. `endpoint` and `job_id` are text of that shell, in which its variables are filled in."""
+def command(job: Job, *, endpoint: str, job_id: str, join: Callable[[Iterable[str]], str] = joined) -> str:
+    """A line for a shell, which is bash unless `join` quotes for another. `endpoint` and `job_id` are text of that
+    shell, in which its variables are filled in."""
     meet = [f'--rdzv-endpoint="{endpoint}"', f'--rdzv-id="{job_id}"'] if job.nnodes > 1 else []
     return " ".join(
         [
-            *(shlex.quote(job.python), "-m", "megatron_resume", "launch"),
+            *(join([job.python]), "-m", "megatron_resume", "launch"),
             *(f"--nnodes={job.nnodes}", f"--nproc-per-node={job.nproc_per_node}", *meet),
-            *("--", shlex.join(job.command)),
+            *("--", join(job.command)),
         ]
     )
 

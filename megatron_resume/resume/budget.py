@@ -9,7 +9,6 @@ from ..checkpoint.lives import Life
 from ..errors import STOPPED, ConfigError, CrashLoopError, ResumeError
 from ..policy import FATAL, Policy
 from ..shown import shown_in_line
-from ..withheld import without_secrets
 
 _STORY = 5  # lives that are told
 
@@ -84,7 +83,7 @@ def _told(life: Life) -> str:
     at = "" if life.iteration is None else f" at iteration {life.iteration}"
     cause, ending = life.cause, life.ending
     if cause is None and ending is not None:
-        return f"{who} ended{at}: {getattr(ending, 'error', '') or without_secrets(getattr(ending, 'reason', ''))}"
+        return f"{who} ended{at}: {getattr(ending, 'error', '') or getattr(ending, 'reason', '')}"
     if cause is None:
         return f"{who} ended{at} without a record: killed, out of memory, or lost node"
     return f"{who}{at}: {_of_a_rank(cause)}"
@@ -101,7 +100,7 @@ def _of_a_rank(cause: Failure) -> str:
     if cause.how == "hang":
         return f"{rank} made no progress in {cause.phase} for {cause.silent_s:.0f} s{kernel}"
     if cause.error:
-        return f"{rank} failed in {cause.phase} with {cause.error}: {without_secrets(cause.message)}{kernel}"
+        return f"{rank} failed in {cause.phase} with {cause.error}: {cause.message}{kernel}"
     by = f"by {cause.signal}" if cause.signal else "without a word" if cause.exit_code is None else ""
     code = f"with exit code {cause.exit_code}" if cause.exit_code is not None else ""
     return f"{rank} ended in {cause.phase} {by}{code}{kernel}"

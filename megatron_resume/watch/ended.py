@@ -16,6 +16,7 @@ from ..checkpoint.plain_files import make_private
 from ..errors import REFUSALS
 from ..installed import installed_versions
 from ..roles import TRAINED
+from ..shown import shown
 from . import kernel
 from .board import Board
 from .endings import RankEnding, write_ending
@@ -110,7 +111,8 @@ def _leaves_no_trace(ended: Ended) -> bool:
 
 def say(text: str) -> None:
     """One line into the log of the job."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} megatron_resume: ERROR: {text}\n")
+    at = time.strftime("%Y-%m-%d %H:%M:%S")
+    sys.stderr.write(f"{at} megatron_resume: ERROR: {shown(text)}\n")  # files of other ranks are quoted
     sys.stderr.flush()
 
 
