@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 GROUP = "resume"
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+MAX_LEASE_S = 86_400  # in which another node learns that this one died
+MAX_COUNT = 1_000_000_000
+MAX_ITERATION = 10**15 - 1  # that a folder can name
 MAX_DIGITS = 20  # of a number; longer ones are refused as text
 NONE = ("", "none", "null", "~")  # ChatLearn writes Python's None into its YAML
 
@@ -49,7 +52,7 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = True
     load_data_checkpoint_iteration: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
+        Annotated[int, Meta(ge=1, le=MAX_ITERATION)] | None,
         _about(
             "Continue from this iteration, an integer of 1 or more, instead of the newest. Honoured once.",
             example="40",
@@ -57,7 +60,7 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = None
     load_data_checkpoint_attempt: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
+        Annotated[int, Meta(ge=1, le=MAX_COUNT)] | None,
         _about(
             "Continue from the line of this attempt, an integer of 1 or more, also when it was abandoned; "
             "`status` lists them. Honoured once.",
@@ -80,9 +83,10 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = False
     resume_lease_time: Annotated[
-        Annotated[int, Meta(ge=1)],
+        Annotated[int, Meta(ge=1, le=MAX_LEASE_S)],
         _about(
-            "Seconds after which a holder on another machine that gives no sign counts as dead; 30 by default.",
+            "Seconds after which a holder on another machine that gives no sign counts as dead; 30 by default, 86400 "
+            "at most.",
             example="30",
             metavar="SECONDS",
         ),
@@ -96,7 +100,7 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = True
     max_data_ckpt_nums: Annotated[
-        Annotated[int, Meta(ge=2)] | None,
+        Annotated[int, Meta(ge=2, le=MAX_COUNT)] | None,
         _about(
             "Resume points to keep, an integer of 2 or more, so that one outlives a failed save. "
             "Without it all are kept.",
@@ -112,7 +116,7 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         ),
     ] = False
     max_uncommitted_saves: Annotated[
-        Annotated[int, Meta(ge=1)],
+        Annotated[int, Meta(ge=1, le=MAX_COUNT)],
         _about(
             "Stop after this many saves in a row that could not be committed, since the next failure would cost all "
             "of them; 10 by default.",

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from .errors import ConfigError
+from .plain_yaml import load_yaml
 from .sources import nearest, show
 
 Phase = Literal["setup", "rollout", "train", "checkpoint", "evaluate", "exit"]
@@ -20,6 +21,7 @@ EXAMPLES = "90s, 30m, 1h or 1h30m"
 VARIABLE = "MEGATRON_RESUME_POLICY"
 FATAL = (65, 70, 78)  # damage, given up, configuration
 MAX = 10_000  # restarts
+MAX_NAMED, MAX_NAME = 200, 200  # failures, and characters of an exception
 
 StopSignal = Literal["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"]
 STOP_SIGNALS: tuple[StopSignal, ...] = get_args(StopSignal)
@@ -90,7 +92,7 @@ class RefillAfter(_Part, frozen=True, kw_only=True):
     """What gives the restarts back. With neither of the two they are counted from the first start on."""
 
     commits: Annotated[
-        Annotated[int, Meta(ge=1)] | None, _about("So many resume points that one attempt committed.")
+        Annotated[int, Meta(ge=1, le=MAX)] | None, _about("So many resume points that one attempt committed.")
     ] = 1
     health: Annotated[Duration | None, _about("An attempt that trained for so long.")] = None
 
@@ -122,6 +124,8 @@ class Policy(_Part, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for field in ("retry", "fatal"):
+            if len(getattr(self, field)) > MAX_NAMED:
+                raise ValueError(f"{field} names {len(getattr(self, field))} failures; {MAX_NAMED} are allowed")
             for one in getattr(self, field):
                 _check_failure(field, one)
         both = [one for one in self.retry if one in self.fatal]
@@ -138,7 +142,7 @@ class Policy(_Part, frozen=True, kw_only=True):
 
 
 def _check_failure(field: str, one: int | str) -> None:
-    if isinstance(one, str) and not all(part.isidentifier() for part in one.split(".")):
+    if isinstance(one, str) and not (len(one) <= MAX_NAME and all(part.isidentifier() for part in one.split("."))):
         raise ValueError(f"{field} names {show(one)}; write an exit code such as 137, or an exception such as OSError")
     if isinstance(one, int) and not 1 <= one <= 255:
         raise ValueError(f"{field} names the exit code {one}; exit codes of failures are 1 to 255")
@@ -170,17 +174,14 @@ def read_policy(path: str) -> Policy:
     Raises:
         ConfigError: The file cannot be read, or a field is unknown or wrong; says which, and what to type.
     """
-    import yaml  # 40 ms, and a training process reads the policy as it was rendered
-
     try:
-        with open(path, encoding="utf-8") as file:
-            content: object = yaml.safe_load(file)
+        content = load_yaml(path)
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be read: {error.strerror}; `megatron-resume policy init` writes one"
         ) from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path} {error}") from None
     return policy_of({} if content is None else content, path)
 
 
@@ -195,7 +196,7 @@ def policy_of_environ(environ: Mapping[str, str]) -> Policy:
         return read_policy(text) if text else Policy()
     try:
         return policy_of(msgspec.json.decode(text), VARIABLE)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConfigError(f"{VARIABLE} is no JSON: {error}") from None
 
 

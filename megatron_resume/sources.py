@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from .errors import ConfigError
+from .plain_yaml import load_yaml
 
 PREFIX = "MEGATRON_RESUME_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -125,19 +126,14 @@ def _section(path: str) -> dict[str, object]:
 
 
 def _load(path: str) -> object:
-    # YAML costs 40 ms to import, and most processes are configured by flags.
-    import yaml
-
+    if not os.path.isfile(path):
+        raise ConfigError(f"{path} is no file; --resume-config needs the path of an rlhf.yaml")
     try:
-        if not os.path.isfile(path):  # a pipe would make us wait for ever
-            raise ConfigError(f"{path} is no file; --resume-config needs the path of an rlhf.yaml")
-        with open(path, encoding="utf-8") as file:
-            content: object = yaml.safe_load(file)
-    except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply to be read; flatten it") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML ({error}); correct the file") from error
-    return content
+        return load_yaml(path, ours=SECTION)
+    except ConfigError as error:
+        raise ConfigError(f"{path} {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read ({error.strerror}); --resume-config needs an rlhf.yaml") from error
 
 
 def _refuse_near_miss(path: str, key: str, value: object, keys: Collection[str]) -> None:

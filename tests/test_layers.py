@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # Lowest first. A module imports from layers below its own, or from its own folder.
 LAYERS = (
     ("errors",),
+    ("plain_yaml",),
     ("crash", "roles", "shown", "sources", "hooks", "installed", "processes", "withheld"),
     ("config", "policy"),
     ("checkpoint",),

@@ -1,5 +1,6 @@
 """Which launch this process belongs to, and who it is, from what the launcher and the kernel say."""
 
+import hashlib
 import os
 import socket
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ ENGINE_STARTS = "MEGATRON_RESUME_ENGINE_STARTS"
 REQUEUES = "MEGATRON_RESUME_REQUEUES"  # by what starts `launch` again, where that says so
 # By the one who restarts the most first: whenever it does, those that follow begin at 0 again.
 _RESTART_VARIABLES = ("SLURM_RESTART_COUNT", REQUEUES, ENGINE_STARTS, "TORCHELASTIC_RESTART_COUNT")
+MAX_NAME = 1_000  # bytes of what names a launch
 _MAX_RESTARTS = 100_000  # by each of them
 
 
@@ -24,7 +26,7 @@ def launch_key(environ: Mapping[str, str]) -> Launch:
     Without a job id from the launcher, the parent process is the launch: torchrun's agent, which stays
     the same over its restarts, and a shell or service otherwise.
     """
-    job = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
+    job = _job(environ)
     counted = [environ.get(v, "") for v in _RESTART_VARIABLES]
     restart = 0
     for text in counted:
@@ -48,14 +50,27 @@ def shared_by_all_ranks(environ: Mapping[str, str]) -> str | None:
     `--rdzv-id`), so the port of the rendezvous goes with it. Where that is another one at each restart, restarts are
     not counted: the agents of torchrun count them each for itself, and one that was replaced begins at 0.
     """
-    job = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
+    job = _job(environ)
     one_node = environ.get("WORLD_SIZE") == environ.get("LOCAL_WORLD_SIZE", "?")
     if job is None and not one_node:
         return None
     key = launch_key(environ)
     has_new_ports = not one_node and environ.get(NEW_PORTS, "0") == "1"
     restart = "" if has_new_ports else str(key.restart)
-    return ":".join([key.job, restart, *(environ.get(v, "") for v in _PART_VARIABLES)])
+    return ":".join([key.job, restart, *(bounded(environ.get(v, "")) for v in _PART_VARIABLES)])
+
+
+def _job(environ: Mapping[str, str]) -> str | None:
+    found = next((environ[v] for v in _JOB_VARIABLES if environ.get(v, "none") not in ("", "none")), None)
+    return None if found is None else bounded(found)
+
+
+def bounded(name: str) -> str:
+    """A name from outside as records hold it: in UTF-8, and if it is too long, told from others by a digest."""
+    text = name.encode("utf-8", "surrogateescape")
+    if len(text) > MAX_NAME:
+        return f"blake2b:{hashlib.blake2b(text, digest_size=32).hexdigest()}"
+    return text.decode("utf-8", "backslashreplace")
 
 
 def boot() -> str:

@@ -3,6 +3,7 @@
 import math
 from typing import NamedTuple
 
+from ..checkpoint.launch_key import MAX_NAME
 from ..config import is_utf8
 from ..errors import ConfigError
 from ..policy import Policy
@@ -10,6 +11,7 @@ from ..sources import show
 from .shell import joined, quoted
 
 RESTART_S = 120  # from the death of the ranks to the first line of the next ones, on a slow file system
+MAX_NODES, MAX_RANKS = 100_000, 4_096  # beyond any machine: a slip of the keyboard
 _STOP_S = 15  # that an engine waits longer than the job before it kills
 # An engine cannot give restarts back, and a job of weeks needs more than the policy allows in a row. So an engine that
 # asks before each restart gets as many as weeks need, and the job ends it by a final exit code.
@@ -36,13 +38,17 @@ class Job(NamedTuple):
         """Raises ConfigError for what no engine can launch."""
         if not self.command:
             raise ConfigError("no SCRIPT is given; write it and its arguments after `--`")
-        for name, count, least in (
-            ("--nnodes", self.nnodes, 1),
-            ("--nproc-per-node", self.nproc_per_node, 1),
-            ("--gpus-per-node", self.gpus, 0),
+        for name, count, least, most in (
+            ("--nnodes", self.nnodes, 1, MAX_NODES),
+            ("--nproc-per-node", self.nproc_per_node, 1, MAX_RANKS),
+            ("--gpus-per-node", self.gpus, 0, MAX_RANKS),
         ):
             if count < least:
                 raise ConfigError(f"{name} is {count}; give {least} or more")
+            if count > most:
+                raise ConfigError(f"{name} is {show(count)}; give {most} or less")
+        if len(self.job_id or "") > MAX_NAME:
+            raise ConfigError(f"--rdzv-id has {len(self.job_id or '')} characters; give a name of {MAX_NAME} or less")
         return self
 
     def check_text(self) -> "Job":

@@ -143,6 +143,11 @@ class _Watcher:
                 preexec_fn=lambda: die_with_parent(me),
             )
         except OSError as error:
+            if error.errno == errno.E2BIG:
+                raise ConfigError(
+                    "the command and its environment are too long for this machine; let the script read its arguments "
+                    "from a file"
+                ) from None
             if error.errno not in _NO_PROGRAM:
                 raise
             program = self._rendered.command[0]
