@@ -91,6 +91,15 @@ class ResumeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             metavar="SECONDS",
         ),
     ] = 30
+    resume_read_timeout: Annotated[
+        Annotated[int, Meta(ge=0, le=86_400)],
+        _about(
+            "Seconds for which a start asks a storage again that does not answer (ESTALE, EIO, ETIMEDOUT), before it "
+            "ends with 203, to be restarted; 60 by default.",
+            example="60",
+            metavar="SECONDS",
+        ),
+    ] = 60
     resume_digests: Annotated[
         bool,
         _about(

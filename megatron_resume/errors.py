@@ -69,6 +69,31 @@ class RejoinError(ResumeError):
     exit_code = 203
 
 
+class UnreadableError(ResumeError):
+    """The storage does not say what lies there. It may be whole, so nothing is decided without it.
+
+    `what` names path and cause; the message adds what to do.
+    """
+
+    exit_code = 203
+    remedy = "start again once the storage answers"
+
+    def __init__(self, what: str, way_back: str = "--load-data-checkpoint-iteration N", more: str = ""):
+        """`way_back` is what to type to do without it; `more` is added at the end."""
+        self.what, self.way_back = what, way_back
+        super().__init__(
+            f"{what}. It may be whole, so no older point is taken in its place: {self.remedy}; or, to do without it, "
+            f"go back on purpose with {way_back} (`megatron-resume status` lists the points){more}"
+        )
+
+
+class DeniedError(UnreadableError, ConfigError):
+    """This user may not read what lies there; no restart would change that."""
+
+    exit_code = 78
+    remedy = "let this user read it (chmod, chown: under umask 077 a job writes for its own user alone)"
+
+
 class UnsupportedMegatron(ResumeError):
     """The installed Megatron lacks a function or parameter that a hook needs."""
 

@@ -22,6 +22,7 @@ WRONG = {
     "start_over": "maybe",
     "take_over": "2",
     "resume_lease_time": "1h",
+    "resume_read_timeout": "-1",
     "resume_digests": "sometimes",
     "max_data_ckpt_nums": "many",
     "resume_prune_models": "all",

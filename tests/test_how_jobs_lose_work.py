@@ -24,6 +24,7 @@ CARELESS, CHOOSE, HERE = "real_megatron/test_careless_scripts.py", "resume/test_
 PRUNE, ORDER = "cli/test_prune.py", "real_megatron/test_prompt_order.py"
 CHATLEARN = "test_chatlearn_manager.py"  # the same with its own engine on our store
 WHOLE = "real_megatron/test_whole_loads.py"
+UNREADABLE = "checkpoint/test_unreadable.py"
 READING, WRITING = "checkpoint/test_reading_points.py", "checkpoint/test_writing.py"
 
 ONE_MODEL, ADOPTION = (f"real_megatron/test_{name}.py" for name in ("one_model", "adoption"))
@@ -34,6 +35,22 @@ LINES = {
         "test_planted.py::test_nothing_outside_changes_and_nothing_waits",
         "watch/test_planted.py::test_what_is_planted_where_stacks_go_keeps_no_hung_rank",
         "watch/test_planted.py::test_a_hung_rank_is_ended_though_the_storage_gives_no_answer",
+    ),
+    "one ESTALE while a commit is looked up: the start goes back to an older point, and stays there": (
+        f"{UNREADABLE}::test_nothing_that_cannot_be_read_lets_a_start_go_back_or_begin_anew",
+        f"{UNREADABLE}::test_a_storage_that_answers_again_in_time_costs_nothing",
+        f"{UNREADABLE}::test_a_bad_sector_under_a_real_process_ends_it_with_203_and_changes_nothing",
+    ),
+    "a colleague's files under umask 077 pass for damaged ones": (
+        "checkpoint/test_permissions.py::"
+        "test_a_point_that_may_not_be_read_refuses_the_start_and_names_what_and_the_way_back",
+    ),
+    "torch's load meets EIO: the point is passed over for it": (
+        f"{UNREADABLE}::test_a_load_that_the_storage_failed_is_no_reason_to_pass_the_point_over",
+    ),
+    "a read that fails once ends a job that trains": (
+        "adapter/test_unreadable_storage.py::"
+        "test_a_lease_is_renewed_though_nobody_can_tell_whether_a_newer_attempt_began",
     ),
     "a role that nobody trains is waited for: every save comes to no resume point": (
         f"{ONE_MODEL}::test_a_role_that_no_process_began_is_warned_of_once_and_ends_the_second_save",

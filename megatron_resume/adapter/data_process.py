@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from ..checkpoint.folder import read_start
 from ..checkpoint.launch_key import launch_key
 from ..checkpoint.layout import PointName, point_path
 from ..checkpoint.records import DataCheckpoint, Moment, Start
+from ..checkpoint.storage import be_patient
 from ..config import ResumeConfig
 from ..crash import crash_point
-from ..errors import ConfigError, DamagedError, RejoinError
+from ..errors import ConfigError, DamagedError, RejoinError, UnreadableError
 from ..resume.choose import Fresh, Resume
 from . import decision
 from .committer import Committer, after_commits, with_path
@@ -35,6 +37,7 @@ class DataProcess:
 
     def __init__(self, config: ResumeConfig, name: str):
         self.config, self._name = config, name
+        be_patient(config.resume_read_timeout)
         self.root = Path(os.path.abspath(str(config.data_checkpoint_path)))
 
     @functools.cached_property
@@ -60,11 +63,12 @@ class DataProcess:
                 or a newer attempt began.
         """
         since = time.monotonic()
-        self._check_not_superseded()
+        with suppress(UnreadableError):  # looked for again before the commit
+            self._check_not_superseded()
         name = PointName(iteration, self._start.attempt)
         try:
             self._save(name, moment, tracked, since)
-        except (OSError, DamagedError, ConfigError) as error:
+        except (OSError, DamagedError, ConfigError, UnreadableError) as error:
             reason = with_path(error, point_path(self.root, name))
             logger.warning("data of %s is not committed: %s; the next save tries again", name, reason)
 

@@ -15,7 +15,7 @@ from ..checkpoint.layout import PointName
 from ..checkpoint.lives import failed_loads
 from ..checkpoint.records import Launch, Request
 from ..config import ResumeConfig
-from ..errors import ConfigError, DamagedError, HeldError, RejoinError, ResumeError
+from ..errors import ConfigError, HeldError, RejoinError, ResumeError, UnreadableError
 from ..resume import role_set
 from ..resume.choose import Fresh, Outcome, Refused, Resume, choose, continued
 from ..roles import TRAINED
@@ -55,7 +55,10 @@ def decide(root: Path, config: ResumeConfig, launch: Launch) -> tuple[Folder, Ou
 def decide_on(folder: Folder, config: ResumeConfig, launch: Launch) -> Outcome:
     """What a start does now on a folder that was read already."""
     request = request_of(config)
-    before = continued(folder, request, launch)
+    try:
+        before = continued(folder, request, launch)
+    except UnreadableError as error:
+        return Refused(str(error), unread=error)
     change = role_set.refused_change(before, config, request)
     if change is not None:
         return Refused(change)
@@ -71,9 +74,11 @@ def decide_on(folder: Folder, config: ResumeConfig, launch: Launch) -> Outcome:
 
 def refusal(outcome: Refused) -> ResumeError:
     """The error that ends a refused start, with every point that was passed over."""
-    kind = DamagedError if outcome.damaged else ConfigError
-    lines = [f"start refused: {outcome.reason}", *(f"  {passed}" for passed in outcome.passed_over)]
-    return kind("\n".join(lines))
+    passed = "".join(f"\n  {passed}" for passed in outcome.passed_over)
+    unread = outcome.unread
+    if unread is not None:
+        return type(unread)(f"start refused: {unread.what}", unread.way_back, passed)
+    return outcome.error(f"start refused: {outcome.reason}{passed}")
 
 
 def accepted(outcome: Outcome) -> Fresh | Resume:
@@ -100,8 +105,8 @@ def outcome_at(
 
 def may_join(folder: Folder, config: ResumeConfig, lives: Lives) -> bool:
     """Whether the place of this role in the newest attempt is free, and another role's job lives in it."""
-    newest = max(folder.starts, default=None)
-    if newest is None or config.resume_role is None:
+    newest = folder.newest_begun()
+    if newest not in folder.starts or config.resume_role is None:
         return False
     if not role_set.are_of(folder.starts[newest], config.trained_roles):
         return False
@@ -116,15 +121,18 @@ def check_free(folder: Folder, config: ResumeConfig, lives: Lives) -> None:
         HeldError: A living process holds a role of this one there.
         ConfigError: One trains there, for another set of roles: its points and those of this start would be halves.
     """
-    newest = max(folder.starts, default=None)
+    newest = folder.newest_begun()
     if newest is None or config.take_over:
         return
-    theirs = role_set.roles_of(folder.starts[newest])
+    start = folder.starts.get(newest)
+    theirs = role_set.roles_of(start) if start else TRAINED
     for role in roles_here(config) or theirs:
         if lives(newest, role):
             raise held_by(folder.root, newest, role)
-    if not role_set.are_of(folder.starts[newest], config.trained_roles) and any(lives(newest, role) for role in theirs):
-        raise ConfigError(role_set.refused_beside(folder.starts[newest], config, folder.root))
+    if start is None or role_set.are_of(start, config.trained_roles):
+        return
+    if any(lives(newest, role) for role in theirs):
+        raise ConfigError(role_set.refused_beside(start, config, folder.root))
 
 
 def held_by(root: Path, attempt: int, role: str) -> ResumeError:

@@ -11,6 +11,7 @@ from ..checkpoint.commit import is_committed
 from ..checkpoint.folder import read_own_files
 from ..checkpoint.layout import PointName, digests_path, model_folder, point_path
 from ..checkpoint.records import Receipt
+from ..checkpoint.storage import exists
 
 logger = logging.getLogger("megatron_resume")
 
@@ -70,7 +71,7 @@ class Digester:
     def _record(self, name: PointName) -> None:
         point = read_own_files(self._root, name, self._roles)
         for role, receipt in point.receipts.items():
-            if digests.undigested(receipt) and not digests_path(self._root, name, role).exists():
+            if digests.undigested(receipt) and not exists(digests_path(self._root, name, role)):
                 self._record_model(name, point.directories[role], receipt)
 
     def _record_model(self, name: PointName, save: Path, receipt: Receipt) -> None:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import storage
 from ..checkpoint.plain_files import NotPlainError
-from ..errors import ConfigError, DamagedError, ResumeError
+from ..errors import ConfigError, DamagedError, ResumeError, UnreadableError
 from ..watch import marks
 from . import error_file, life, ranks
 
@@ -48,6 +49,8 @@ def naming_the_path(root: Path) -> Iterator[None]:
         where = error.filename2 or error.filename or root
         if isinstance(error, NotPlainError):
             raise ConfigError(f"start refused: {where}: {error.strerror}") from error
+        if storage.is_silence(error):
+            raise UnreadableError(f"start refused: {where}: {error.strerror}") from error
         if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK) and error.filename2:
             needed = "this file system lacks hard or symbolic links; name a folder on one that has both"
         else:

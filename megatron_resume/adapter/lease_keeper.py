@@ -11,7 +11,7 @@ import msgspec
 
 from ..checkpoint import attempts, leases
 from ..checkpoint.leases import Lease
-from ..errors import RejoinError
+from ..errors import RejoinError, UnreadableError
 from . import life
 from .at_end import at_end
 
@@ -52,7 +52,10 @@ class LeaseKeeper:
         self._held = {**self._held, role: lease}  # the thread may be going through the old one
 
     def check(self) -> None:
-        """Raises RejoinError when a newer attempt began: this process may not save or commit any more."""
+        """Raises RejoinError when a newer attempt began: this process may not save or commit any more.
+
+        UnreadableError where the storage does not say.
+        """
         newer = attempts.newer_than(self.root, self.attempt)
         if newer is not None:
             raise superseded(self.attempt, newer)
@@ -87,7 +90,13 @@ class LeaseKeeper:
                 logger.warning("leases in %s cannot be renewed: %s", self.root, error)
 
     def _renew(self) -> None:
-        self.stop_if_superseded()
+        try:
+            self.stop_if_superseded()
+        except (
+            OSError,
+            UnreadableError,
+        ) as error:  # who gave no sign meanwhile would be superseded
+            logger.warning("attempt %d cannot look for a newer one: %s", self.attempt, error)
         for role, lease in self._held.items():
             self._held[role] = leases.renew(self.root, self.attempt, role, lease, self._reached())
 

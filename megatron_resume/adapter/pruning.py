@@ -11,7 +11,7 @@ from ..checkpoint.folder import read_folder, read_point
 from ..checkpoint.layout import PointName
 from ..checkpoint.records import Receipt
 from ..checkpoint.removal import Removed, finish, remove
-from ..errors import ConfigError, DamagedError, MismatchError, RejoinError
+from ..errors import ConfigError, DamagedError, MismatchError, RejoinError, UnreadableError
 from ..resume.retention import surplus
 from . import life
 
@@ -34,7 +34,7 @@ class Pruning(msgspec.Struct):
             self._remove_surplus()
         except RejoinError:
             return  # this process ends at its next look for newer attempts
-        except (OSError, ConfigError) as error:
+        except (OSError, ConfigError, UnreadableError) as error:
             logger.warning("resume points in %s cannot be removed: %s; the next commit tries again", self.root, error)
 
     def _remove_surplus(self) -> None:

@@ -7,9 +7,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import fencing, leftovers, untrained
+from ..checkpoint import fencing, leftovers, storage, untrained
 from ..checkpoint.atomic import make_folder
-from ..errors import ConfigError, RejoinError
+from ..errors import ConfigError, RejoinError, UnreadableError
 from ..resume.choose import Fresh, Resume
 from . import ranks
 from .at_end import at_end
@@ -120,7 +120,12 @@ def _fence(current: Session, role: str) -> None:
 def _check_name(current: Session, role: str) -> None:
     """Raises RejoinError where a newer attempt took the name away, and then withdrew: Megatron would save beside it."""
     if role in current.fenced and ranks.rank() == 0:
-        lost = fencing.lost_name(current.root, current.attempt, role, current.save_folders[role])
+        try:
+            with storage.patience(0):
+                lost = fencing.lost_name(current.root, current.attempt, role, current.save_folders[role])
+        except UnreadableError as error:  # the writer looks again
+            logger.warning("%s: %s", role, error.what)
+            return
         if lost:
             raise RejoinError(f"{role} cannot be saved: {lost}; restart to continue from the newest resume point")
 
@@ -131,7 +136,7 @@ def _take_names_at_end(current: Session) -> None:
 
     def take() -> None:
         if os.getpid() == pid:
-            with suppress(OSError):
+            with suppress(OSError, UnreadableError):
                 for role in current.fenced:
                     fencing.take_name(current.root, current.attempt, role)
 
@@ -170,7 +175,7 @@ def _set_to_point(current: Session, outcome: Resume, role: str) -> None:
     iteration, directory = outcome.point.iteration, outcome.point.directories[role]
     with _reached_by_own_name(current, role) as save:
         model = outcome.point.models.get(role)
-        if model is not None and model.parent != directory and model.exists():  # of an abandoned line
+        if model is not None and model.parent != directory and storage.exists(model):  # of an abandoned line
             leftovers.put_back(save / model.relative_to(directory), save, iteration, attempt=current.attempt)
         leftovers.write_tracker(save, iteration)
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..checkpoint import attempts, commit
+from ..checkpoint import attempts, commit, storage
 from ..checkpoint.arrays import Arrays
 from ..checkpoint.layout import PointName
 from ..checkpoint.records import DataCheckpoint, Moment, Unknown
 from ..crash import crash_point
-from ..errors import ConfigError
+from ..errors import ConfigError, UnreadableError
 from ..hooks import AnyFunction
 from ..installed import installed_versions
 from ..roles import FROZEN
@@ -322,9 +322,10 @@ def _look_for_newer_attempt(current: Session) -> str | None:
     """On rank 0; raises RejoinError where one began. Returns why nobody can tell: training goes on."""
     try:
         if current.lease_keeper is not None:
-            current.lease_keeper.check()
-    except OSError as error:
-        return f"{current.root} cannot be read: {error.strerror}"
+            with storage.patience(0):
+                current.lease_keeper.check()
+    except UnreadableError as error:
+        return error.what
     return None
 
 

@@ -17,6 +17,7 @@ from ..checkpoint.events import events_path
 from ..checkpoint.layout import ARRAYS, PointName
 from ..checkpoint.leases import Watch
 from ..checkpoint.records import MAX_ARRAYS_BYTES, Moment, read_bytes
+from ..checkpoint.storage import be_patient, exists
 from ..config import ResumeConfig, is_utf8, not_utf8, resolve
 from ..crash import crash_point
 from ..errors import ConfigError, MismatchError, RejoinError
@@ -149,7 +150,7 @@ class Session(msgspec.Struct):
         """Continue as `outcome` says.
 
         Raises:
-            DamagedError: The arrays of the point cannot be read.
+            DamagedError: The arrays of the point are damaged.
         """
         if isinstance(outcome, Resume):
             moment: Moment = outcome.point.data.progress
@@ -158,7 +159,7 @@ class Session(msgspec.Struct):
             self.iteration = outcome.point.iteration
             marks.is_at_iteration(self.iteration)
             path = outcome.point.path / ARRAYS
-            if path.exists():
+            if exists(path):
                 self.arrays = load_arrays(read_bytes(path, MAX_ARRAYS_BYTES), path)
         self._outcome = outcome
 
@@ -328,6 +329,7 @@ def begin(args: Any, make: Callable[[ResumeConfig, Any], Session] | None = None)
             "the script without `megatron-resume run`",
             variable("data_checkpoint_path"),
         )
+    be_patient(config.resume_read_timeout)
     session = None if idle else (make or _begin)(config, args)
     _session, _begun_in = session, os.getpid()
     return session
@@ -350,6 +352,7 @@ def begin_told(config: ResumeConfig, name: str) -> Session:
         ResumeError: The start is refused; nothing on disk was changed.
     """
     global _session, _begun_in
+    be_patient(config.resume_read_timeout)
     session = Session(config, Path(os.path.abspath(str(config.data_checkpoint_path))), name, data_elsewhere=True)
     if ranks.rank() == 0:
         session.watch = start.watch(session.root, config)

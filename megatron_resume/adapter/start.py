@@ -115,8 +115,8 @@ def _open(root: Path, config: ResumeConfig, lease: Lease, watch: Watch) -> Begun
     accepted(outcome)  # a refused start leaves no trace
     check_free(folder, config, watch.lives)
     number = attempts.take_number(root)
-    began_meanwhile = attempts.started(root) - set(folder.starts)
     try:
+        began_meanwhile = attempts.started(root) - set(folder.starts)
         _let_yield(root, began_meanwhile, config, watch)
         # Again: whoever lived until now may have committed, and from here on nobody smaller stays.
         folder, outcome = decide(root, config, launch)
@@ -215,6 +215,7 @@ def _lost_iterations(folder: Folder, parent: PointName | None) -> int:
     """How many iterations after the point the newest attempt had run, or others had committed, as far as is known."""
     newest = max(folder.starts, default=0)
     reached = iteration_reached(folder.root, newest) if newest else None
+    folder, _ = folder.told()
     committed = next((point.iteration for point in live_line(folder, head(folder)) if folder.is_committed(point)), 0)
     return max(0, max(reached or 0, committed) - (parent.iteration if parent else 0))
 

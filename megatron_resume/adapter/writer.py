@@ -18,7 +18,7 @@ from ..checkpoint.layout import PointName, model_folder, point_path
 from ..checkpoint.model_files import record_files
 from ..checkpoint.records import Receipt
 from ..crash import crash_point
-from ..errors import ConfigError, DamagedError, DivergedError, UncommittedError
+from ..errors import ConfigError, DamagedError, DivergedError, UncommittedError, UnreadableError
 from . import sharing
 from .at_end import at_end
 from .committer import Committer, with_path
@@ -106,7 +106,7 @@ class Writer:
             save, since = self._queue.get()
             try:
                 self._write(save, since)
-            except (OSError, DamagedError, ConfigError) as error:
+            except (OSError, DamagedError, ConfigError, UnreadableError) as error:
                 self.diverged = error if isinstance(error, DivergedError) else None
                 reason = with_path(error, point_path(self.root, save.name))
                 if save.loses_work:

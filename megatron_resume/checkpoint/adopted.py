@@ -10,6 +10,7 @@ from .layout import TRACKER, attempt_path
 from .leftovers import saved_iterations
 from .plain_files import open_plain
 from .records import Record, encode, read
+from .storage import ask
 
 MAX_TRACKER_BYTES = 64
 
@@ -30,7 +31,7 @@ def write(root: Path, attempt: int, adopted: Adopted) -> None:
 
 
 def of_attempt(root: Path, attempt: int) -> dict[str, Adopted]:
-    """What each role of the attempt adopted; what cannot be read is left out."""
+    """What each role of the attempt adopted; what is damaged is left out."""
     found = {}
     for role in TRAINED:
         try:
@@ -46,13 +47,17 @@ def iteration_in(save: Path) -> int:
     Where a kill left the tracker torn, the newest that lies there: a save writes it last.
     """
     try:
-        with open_plain(save / TRACKER) as file:
-            text = file.read(MAX_TRACKER_BYTES).strip()
+        text = ask(save / TRACKER, lambda: _tracker_in(save))
     except OSError:
         return 0
     if text.isdigit():
         return int(text)
     return 0 if text == b"release" else max(saved_iterations(save), default=0)
+
+
+def _tracker_in(save: Path) -> bytes:
+    with open_plain(save / TRACKER) as file:
+        return file.read(MAX_TRACKER_BYTES).strip()
 
 
 def _path(root: Path, attempt: int, role: str) -> Path:

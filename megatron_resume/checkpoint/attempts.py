@@ -9,12 +9,13 @@ from .atomic import make_folder, replace, write_new
 from .layout import ATTEMPTS, MAX_ATTEMPT, START, attempt_path, parse_attempt, parse_point
 from .plain_files import folder_below
 from .records import Start, encode
+from .storage import exists, listed
 
 
 def attempt_numbers(root: Path) -> list[int]:
     """The numbers taken so far, ascending."""
     try:
-        names = os.listdir(root / ATTEMPTS)
+        names = listed(root / ATTEMPTS)
     except FileNotFoundError:
         return []
     return sorted(number for name in names if (number := parse_attempt(name)) is not None)
@@ -39,7 +40,7 @@ def take_number(root: Path) -> int:
 
 def _attempts_with_points(root: Path) -> list[int]:
     """Attempts that saved something, should their own folder have been lost."""
-    return [point.attempt for name in os.listdir(root) if (point := parse_point(name)) is not None]
+    return [point.attempt for name in listed(root) if (point := parse_point(name)) is not None]
 
 
 def give_back(root: Path, number: int) -> None:
@@ -60,7 +61,7 @@ def withdraw(root: Path, number: int) -> None:
 
 
 def has_started(root: Path, number: int) -> bool:
-    return (attempt_path(root, number) / START).exists()
+    return exists(attempt_path(root, number) / START)
 
 
 def started(root: Path) -> set[int]:

@@ -12,6 +12,7 @@ from .atomic import fsync, write_new
 from .layout import ARRAYS, COMMITTED, DATA, PointName, point_path, receipt_file
 from .model_files import sha256_of
 from .records import MAX_ARRAYS_BYTES, DataCheckpoint, Digest, Manifest, Moment, Receipt, Unknown, encode, read
+from .storage import exists, is_link
 
 
 def open_point(root: Path, name: PointName) -> Path:
@@ -23,7 +24,7 @@ def open_point(root: Path, name: PointName) -> Path:
     try:
         os.mkdir(path)
     except FileExistsError:  # another role was here
-        if path.is_symlink():  # or somebody who wants us to write elsewhere
+        if is_link(path):  # or somebody who wants us to write elsewhere
             raise
     return path
 
@@ -48,13 +49,13 @@ def write_data(point: Path, data: DataCheckpoint, arrays: bytes | None) -> None:
 
 
 def is_committed(point: Path) -> bool:
-    return (point / COMMITTED).exists()
+    return exists(point / COMMITTED)
 
 
 def missing_parts(point: Path, roles: Collection[str]) -> list[str]:
     """What `point` still lacks before it can be committed."""
     parts = {role: receipt_file(role) for role in roles} | {"data": DATA}
-    return [part for part, file in parts.items() if not (point / file).exists()]
+    return [part for part, file in parts.items() if not exists(point / file)]
 
 
 def differing_parts(point: Path, roles: Collection[str]) -> list[str]:
@@ -100,7 +101,7 @@ def commit(point: Path, name: PointName, *, nonce: str, roles: Collection[str]) 
     Call when nothing is missing and nothing differs. A second call, from the other role's process, does
     nothing.
     """
-    names = [*map(receipt_file, roles), DATA, *([ARRAYS] if (point / ARRAYS).exists() else [])]
+    names = [*map(receipt_file, roles), DATA, *([ARRAYS] if exists(point / ARRAYS) else [])]
     files = {n: Digest(size=(point / n).stat().st_size, sha256=sha256_of(point / n)) for n in names}
     manifest = Manifest(iteration=name.iteration, attempt=name.attempt, nonce=nonce, roles=tuple(roles), files=files)
     try:

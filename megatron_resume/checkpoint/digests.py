@@ -1,7 +1,6 @@
 """Digests of large model files: computed after the commit, kept beside the points, and used where time cannot tell."""
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from .atomic import make_folder, write_new
 from .layout import PointName, digests_path
 from .model_files import DigestOf, locate, sha256_aside
 from .records import ModelDigests, ModelFile, Receipt, encode, read
+from .storage import exists
 
 
 def undigested(receipt: Receipt) -> list[ModelFile]:
@@ -68,7 +68,7 @@ def read_digests(root: Path, receipt: Receipt) -> ModelDigests | None:
         DamagedError: It cannot be read, or belongs to another model.
     """
     path = digests_path(root, PointName(receipt.iteration, receipt.attempt), receipt.role)
-    if not os.path.lexists(path):  # unlike Path.exists, it says no where the folder may not be entered
+    if not exists(path):
         return None
     found = read(path, ModelDigests)
     of = (found.role, found.iteration, found.attempt, found.nonce)

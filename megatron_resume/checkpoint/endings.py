@@ -5,9 +5,11 @@ from pathlib import Path
 
 import msgspec
 
+from ..errors import UnreadableError
 from ..roles import TRAINED
 from . import events, leases
 from .records import Launch
+from .storage import patience
 
 
 class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,11 +26,20 @@ class ProcessEnd(msgspec.Struct, frozen=True, kw_only=True):
 def process_ends(root: Path, attempt: int, roles: Iterable[str]) -> list[ProcessEnd]:
     """One for each process that held any of the trained `roles`, in their order. Waits for nothing, never raises."""
     held: dict[Launch | str, list[str]] = {}
-    found = {role: leases.read_lease(root, attempt, role) for role in roles if role in TRAINED}
+    found = {role: lease_of(root, attempt, role) for role in roles if role in TRAINED}
     for role, lease in found.items():
         held.setdefault(lease.holder if lease else role, []).append(role)
     ends = [_process_end(root, attempt, tuple(of_one), found[of_one[0]]) for of_one in held.values()]
     return [end for end in ends if end is not None]
+
+
+def lease_of(root: Path, attempt: int, role: str) -> leases.Lease | None:
+    """For people, who do not wait: None also where the storage does not give it."""
+    try:
+        with patience(0):
+            return leases.read_lease(root, attempt, role)
+    except UnreadableError:
+        return None
 
 
 def _process_end(root: Path, attempt: int, roles: tuple[str, ...], lease: leases.Lease | None) -> ProcessEnd | None:

@@ -10,11 +10,12 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 
 from ..crash import crash_point, is_armed
-from ..errors import DamagedError
+from ..errors import DamagedError, UnreadableError
 from ..shown import shown_in_line
 from .layout import attempt_path
 from .plain_files import folder_below, open_file
 from .records import VERSION, Record, read_bytes
+from .storage import exists, patience
 
 MAX_BYTES = 16 << 20  # some 150,000 commits in one life
 
@@ -127,13 +128,16 @@ def _write(file: BinaryIO, line: bytes, kind: str) -> None:
 
 
 def read_events(path: Path) -> Events:
-    """What stands in an events file, which may be missing, torn or damaged: then less stands there."""
-    if not os.path.lexists(path):
-        return Events()
+    """What stands in an events file, which may be missing, torn, damaged or unreadable: then less stands there."""
     try:
-        *lines, _torn = read_bytes(path, MAX_BYTES).split(b"\n")
+        with patience(0):  # for people, who would have to wait for each
+            if not exists(path):
+                return Events()
+            *lines, _torn = read_bytes(path, MAX_BYTES).split(b"\n")
     except DamagedError as error:
         return Events(damage=str(error))
+    except UnreadableError as error:
+        return Events(damage=error.what)
     events: list[Event] = []
     damage = None
     for number, line in enumerate(lines, start=1):

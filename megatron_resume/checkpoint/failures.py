@@ -5,18 +5,18 @@ In `attempts/<n>/failures/` where the attempt had begun. A life that ended befor
 """
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from ..errors import DamagedError
+from ..errors import DamagedError, UnreadableError
 from .atomic import make_folder, replace
 from .launch_key import launch_key, shared_by_all_ranks
 from .layout import PointName, attempt_path
 from .records import Record, decode, encode, read_bytes
+from .storage import is_link, names_in, patience
 
 FAILURES = "failures"
 STACKS = "stacks"
@@ -85,16 +85,17 @@ def write_failure(root: Path, life: str, failure: Failure) -> Path:
 
 
 def read_failures(folder: Path) -> list[Failure]:
-    """What lies in one folder of failures, earliest first; what is damaged is left out, for it decides little."""
+    """What lies in one folder of failures, earliest first; what cannot be read is left out, for it decides little."""
     found: list[Failure] = []
-    try:
-        names = [] if folder.is_symlink() else sorted(os.listdir(folder))[:MAX_RANKS]
-    except OSError:
-        return found
-    for name in names:
-        if name.startswith("rank_") and name.endswith(_SUFFIX):
-            try:
-                found.append(decode(read_bytes(folder / name, Failure.max_bytes), Failure, name))
-            except (DamagedError, OSError):
-                continue
+    with patience(0):  # a point that could not be loaded is tried once more for want of a record, which loses nothing
+        try:
+            names = [] if is_link(folder) else sorted(names_in(folder))[:MAX_RANKS]
+        except UnreadableError:
+            return found
+        for name in names:
+            if name.startswith("rank_") and name.endswith(_SUFFIX):
+                try:
+                    found.append(decode(read_bytes(folder / name, Failure.max_bytes), Failure, name))
+                except (DamagedError, UnreadableError):
+                    continue
     return sorted(found, key=lambda failure: failure.time_s)

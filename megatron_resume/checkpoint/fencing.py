@@ -14,6 +14,7 @@ from ..crash import crash_point
 from .attempts import attempt_numbers
 from .layout import attempt_path
 from .plain_files import NotPlainError, folder_below
+from .storage import ask
 
 
 @functools.cache  # every save asks
@@ -32,10 +33,13 @@ def make_own_name(root: Path, attempt: int, role: str, save: str) -> None:
 
 
 def lost_name(root: Path, attempt: int, role: str, save: str) -> str | None:
-    """Why what is saved by this attempt's name does not get into `save`; None when it does."""
+    """Why what is saved by this attempt's name does not get into `save`; None when it does.
+
+    Raises UnreadableError where nobody can tell.
+    """
     link = own_name(root, attempt, role)
     try:
-        found = os.readlink(link)
+        found = ask(link, lambda: os.readlink(link))
     except OSError as error:
         return f"{link} is no link to {save}: {error.strerror}"
     return None if found == save else f"{link} leads to {found}, not to {save}"

@@ -1,16 +1,14 @@
 """Read a data checkpoint folder: which attempts there were, which points, and what is wrong with each."""
 
-import errno
-import glob
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from ..errors import ConfigError, DamagedError, MismatchError
+from ..errors import ConfigError, DamagedError, MismatchError, UnreadableError
 from ..roles import TRAINED
-from .attempts import attempt_numbers
+from .attempts import attempt_numbers, has_started
 from .commit import is_at
 from .digests import digests_of
 from .layout import (
@@ -42,6 +40,7 @@ from .records import (
     read,
     why_unreadable,
 )
+from .storage import ask, exists, is_folder, is_link, listed, names_in
 from .untrained import lineage_of_untrained
 
 
@@ -52,29 +51,72 @@ class Folder(msgspec.Struct, frozen=True):
     starts: dict[int, Start] = {}
     iterations: dict[int, list[int]] = {}  # of each attempt, those that it began to save
     damaged_starts: dict[int, str] = {}
+    unread_starts: dict[int, UnreadableError] = {}  # may be whole
+    unread_launches: dict[int, UnreadableError] = {}  # there may be more than `launches` has
     launches: dict[int, list[Launch]] = {}  # of the jobs that opened or joined an attempt
     _committed: dict[PointName, bool] = {}
     _untrained: dict[int, PointName | None] = {}
 
     def is_committed(self, point: PointName) -> bool:
-        """Looked up when first asked, since a folder may hold thousands, and the same ever after."""
+        """Looked up when first asked, since a folder may hold thousands, and the same ever after.
+
+        Raises:
+            UnreadableError: The storage does not say.
+        """
         if point not in self._committed:
             # Not as a Path: ten thousand of them take most of the time that a command may take.
-            self._committed[point] = os.path.lexists(f"{self.root}/{point.folder}/{COMMITTED}")
+            self._committed[point] = exists(f"{self.root}/{point.folder}/{COMMITTED}")
         return self._committed[point]
 
     def goes_on_at(self, start: Start) -> PointName | None:
         """Where the lineage goes on below the points of an attempt: at its parent, once it has trained.
 
         Raises:
-            DamagedError: What the attempt says of that cannot be read.
+            DamagedError: What the attempt says of that is damaged.
+            UnreadableError: It cannot be read.
         """
         if start.attempt not in self._untrained:
             self._untrained[start.attempt] = lineage_of_untrained(self.root, start.attempt)
         return self._untrained[start.attempt] or start.parent
 
+    def newest_begun(self) -> int | None:
+        """The newest attempt that began, also one of which nothing else can be read."""
+        return max((*self.starts, *self.unread_starts), default=None)
+
+    def told(self) -> tuple["Folder", list[UnreadableError]]:
+        """The same for people, where nothing raises; and what of it cannot be read, which counts as not there."""
+        unread = [*self.unread_starts.values(), *self.unread_launches.values()]
+        committed, untrained = dict(self._committed), dict(self._untrained)
+        for point in self.points:
+            try:
+                committed[point] = self.is_committed(point)
+            except UnreadableError as error:
+                committed[point] = False
+                unread.append(error)
+        for start in self.starts.values():
+            try:
+                self.goes_on_at(start)
+                untrained[start.attempt] = self._untrained[start.attempt]
+            except UnreadableError as error:
+                untrained[start.attempt] = None
+                unread.append(error)
+        found: Folder = msgspec.structs.replace(
+            self, unread_starts={}, unread_launches={}, _committed=committed, _untrained=untrained
+        )
+        return found, unread
+
     def has_commit(self, attempt: int) -> bool:
-        return any(map(self.is_committed, self.points_of(attempt)))
+        """Raises UnreadableError where the storage does not say so of any."""
+        unread: UnreadableError | None = None
+        for point in self.points_of(attempt):
+            try:
+                if self.is_committed(point):
+                    return True
+            except UnreadableError as error:
+                unread = unread or error
+        if unread is not None:
+            raise unread
+        return False
 
     def points_of(self, attempt: int) -> Iterator[PointName]:
         """Committed or not, newest first."""
@@ -112,16 +154,17 @@ def read_folder(root: Path) -> Folder:
     """Describe `root`, which may be missing (then nothing is in it). Nothing on disk is changed.
 
     Raises:
-        ConfigError: `root` is no folder or cannot be listed.
+        ConfigError: `root` is no folder.
+        UnreadableError: It cannot be listed.
     """
     folder = Folder(root)
-    if os.path.islink(root / ATTEMPTS):
+    if is_link(root / ATTEMPTS):
         raise ConfigError(f"{root / ATTEMPTS} is a symbolic link, by which this job would write elsewhere; remove it")
     try:
         # Attempts first: whoever sees that one continues from a point must see the point, too.
         for number in attempt_numbers(root):
             _read_start(folder, number)
-        names = os.listdir(root)
+        names = listed(root)
     except FileNotFoundError:
         return Folder(root)
     except OSError as error:
@@ -135,24 +178,26 @@ def read_folder(root: Path) -> Folder:
 
 def _read_start(folder: Folder, number: int) -> None:
     try:
-        if attempt_path(folder.root, number).is_symlink():
-            raise OSError(errno.ELOOP, "its folder is a symbolic link")
-        os.lstat(attempt_path(folder.root, number) / START)
-    except FileNotFoundError:  # died before it began, or withdrew
-        return
-    except OSError as error:
-        folder.damaged_starts[number] = f"attempt {number} cannot be read: {error.strerror}"
-        return
-    try:
+        if is_link(attempt_path(folder.root, number)):
+            raise DamagedError(f"attempt {number} cannot be read: its folder is a symbolic link")
+        if not has_started(folder.root, number):  # died before it began, or withdrew
+            return
         start = read_start(folder.root, number)
         folder.starts[number] = start
-        folder.launches[number] = [start.launch, *holders(folder.root, number)]
+        folder.launches[number] = [start.launch]
     except DamagedError as error:
         folder.damaged_starts[number] = str(error)
+        return
+    except UnreadableError as error:
+        folder.unread_starts[number] = error
+    try:
+        folder.launches.setdefault(number, []).extend(holders(folder.root, number))
+    except UnreadableError as error:
+        folder.unread_launches[number] = error
 
 
 def read_start(root: Path, number: int) -> Start:
-    """How attempt `number` began, or DamagedError."""
+    """How attempt `number` began. Raises DamagedError, or UnreadableError where the storage does not say."""
     path = attempt_path(root, number) / START
     start = read(path, Start)
     if start.attempt != number:
@@ -165,6 +210,7 @@ def read_point(root: Path, name: PointName, roles: tuple[str, ...]) -> ResumePoi
 
     Raises:
         DamagedError: It cannot be resumed from; the message says why.
+        UnreadableError: The storage does not say whether it can.
         MismatchError: It never held all of `roles`.
     """
     point = read_own_files(root, name, roles)
@@ -180,12 +226,13 @@ def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> Resum
 
     Raises:
         DamagedError: It cannot be resumed from; the message says why.
+        UnreadableError: The storage does not say whether it can.
         MismatchError: It never held all of `roles`.
     """
     path = point_path(root, name)
-    if path.is_symlink():
+    if is_link(path):
         raise DamagedError(f"{path} is a symbolic link; put the folder itself there")
-    if not os.path.lexists(path / COMMITTED):
+    if not exists(path / COMMITTED):
         raise DamagedError(_why_uncommitted(path, roles))
     manifest = read(path / COMMITTED, Manifest)
     _check_identity(manifest, name, path / COMMITTED)
@@ -213,7 +260,7 @@ def save_folder(root: Path, receipt: Receipt) -> Path:
     if not os.path.isabs(receipt.directory):
         raise DamagedError(f"{receipt.role} was saved in {receipt.directory!a}, which is no absolute path")
     beside = os.path.realpath(root / receipt.relative)
-    return Path(beside if os.path.isdir(beside) else receipt.directory)
+    return Path(beside if is_folder(beside) else receipt.directory)
 
 
 def find_model(save: Path, receipt: Receipt, digest_of: DigestOf) -> Path:
@@ -235,21 +282,21 @@ def find_model(save: Path, receipt: Receipt, digest_of: DigestOf) -> Path:
     raise DamagedError(f"{receipt.role}: {problem}")
 
 
-def moved_aside(save: Path, name: str) -> Iterator[Path]:
-    """Where later attempts have put model folders `name` of `save`, newest first."""
-    yield from map(Path, sorted(glob.glob(f"{glob.escape(str(save / ABANDONED))}/*/{name}*"), reverse=True))
+def moved_aside(folder: Path, name: str) -> list[Path]:
+    """What attempts moved aside in `folder` that was called `name` there, newest first."""
+    aside = folder / ABANDONED
+    found = [aside / by / one for by in names_in(aside) for one in names_in(aside / by) if one.startswith(name)]
+    return sorted(found, reverse=True)
 
 
 def _why_uncommitted(path: Path, roles: tuple[str, ...]) -> str:
     files = {role: receipt_file(role) for role in roles} | {"the data": DATA}
-    if not os.path.lexists(path):
-        if os.path.lexists(path.parent / PRUNED / path.name):
+    if not exists(path):
+        if exists(path.parent / PRUNED / path.name):
             return "retention removed it"
-        aside = sorted(path.parent.glob(f"{ABANDONED}/*/{path.name}*"))
-        return f"a start over moved it to {aside[-1]}" if aside else f"{path} is gone"
-    if not os.access(path, os.R_OK | os.X_OK):
-        return f"{path} cannot be read"
-    missing = [what for what, file in files.items() if not os.path.lexists(path / file)]
+        aside = moved_aside(path.parent, path.name)
+        return f"a start over moved it to {aside[0]}" if aside else f"{path} is gone"
+    missing = [what for what, file in files.items() if not exists(path / file)]
     if missing:
         return f"it was never committed: {', '.join(missing)} not recorded"
     return "it was never committed, though all of it was saved"
@@ -290,7 +337,7 @@ def _check_names(path: Path, manifest: Manifest) -> None:
         raise DamagedError(f"{path / COMMITTED} does not name {missing}")
     for name in manifest.files.keys() - {ARRAYS, DATA, *map(receipt_file, TRAINED)}:
         raise DamagedError(f"{path / COMMITTED} names {name!a}, which is no file of a point")
-    if ARRAYS not in manifest.files and os.path.lexists(path / ARRAYS):
+    if ARRAYS not in manifest.files and exists(path / ARRAYS):
         raise DamagedError(f"{path} holds {ARRAYS}, which {COMMITTED} does not name")
 
 
@@ -299,7 +346,7 @@ def _check_own_file(file: Path, digest: Digest) -> None:
     if digest.size > limit:
         raise DamagedError(f"{file} was committed with {digest.size} bytes; none of our records has over {limit}")
     try:
-        found = file.lstat()
+        found = ask(file, file.lstat)
         check_plain(found, file)
         if found.st_size != digest.size or sha256_of(file) != digest.sha256:
             raise DamagedError(f"{file} holds other bytes than were committed")

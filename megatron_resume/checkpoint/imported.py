@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import is_utf8, not_utf8
 from ..errors import ConfigError, DamagedError, MismatchError
-from . import commit
+from . import commit, storage
 from .attempts import attempt_numbers, give_back, take_number, write_start
 from .events import Committed, Finished, append, events_path
 from .folder import read_folder
@@ -99,6 +99,8 @@ def _recorded(model: Path) -> tuple[str, tuple[ModelFile, ...]]:
     try:
         files = record_files(model)
     except OSError as error:
+        if storage.is_silence(error):
+            raise storage.silent(model, error) from error
         raise DamagedError(f"{error.filename} cannot be read: {error.strerror}") from error
     problem = problem_with_files(model, files)
     if problem:

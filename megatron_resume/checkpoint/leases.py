@@ -11,12 +11,13 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 
-from ..errors import DamagedError
+from ..errors import DamagedError, UnreadableError
 from .atomic import replace, write_new
 from .launch_key import is_gone
 from .layout import attempt_path
 from .plain_files import open_plain
 from .records import Launch, Record, decode, encode, why_unreadable
+from .storage import names_in
 
 
 class Lease(Record, frozen=True, kw_only=True):
@@ -92,10 +93,17 @@ def read_lease(root: Path, attempt: int, role: str) -> Lease | None:
 
 
 def holders(root: Path, attempt: int) -> list[Launch]:
-    """Who took a place in the attempt."""
-    paths = sorted(attempt_path(root, attempt).glob("*.lease"))
-    found = [read_lease(root, attempt, path.stem) for path in paths]
-    return [lease.holder for lease in found if lease is not None]
+    """Who took a place in the attempt.
+
+    Raises:
+        UnreadableError: The storage does not say.
+    """
+    names = sorted(name for name in names_in(attempt_path(root, attempt)) if name.endswith(".lease"))
+    found = [place(root, attempt, name.removesuffix(".lease")) for name in names]
+    for one in found:
+        if isinstance(one, Unreadable):
+            raise UnreadableError(one.why)
+    return [one.holder for one in found if isinstance(one, Lease)]
 
 
 def seems_alive(found: Place) -> bool | None:

@@ -1,13 +1,13 @@
 """What an earlier attempt left in a role's save folder beyond the point: moved aside, never deleted."""
 
 import itertools
-import os
 from collections.abc import Container
 from pathlib import Path
 
 from .atomic import move, replace
 from .layout import ABANDONED, PRUNED, TRACKER, model_folder, parse_model, parse_point
 from .plain_files import open_plain
+from .storage import exists, names_in
 
 
 def abandoned(save: Path, attempt: int) -> Path:
@@ -17,17 +17,14 @@ def abandoned(save: Path, attempt: int) -> Path:
 
 def saved_iterations(save: Path) -> list[int]:
     """The iterations that have a folder in `save`, ascending."""
-    try:
-        names = [entry.name for entry in save.iterdir()]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted(iteration for name in names if (iteration := parse_model(name)) is not None)
+    return sorted(iteration for name in names_in(save) if (iteration := parse_model(name)) is not None)
 
 
 def iterations_of_job(root: Path) -> set[int]:
     """The iterations that attempts of this job began to save, finished or not, also those moved aside or removed."""
-    folders = [root, root / PRUNED, *root.glob(f"{ABANDONED}/*")]
-    names = [entry.name for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    aside = root / ABANDONED
+    folders = [root, root / PRUNED, *(aside / name for name in names_in(aside))]
+    names = [name for folder in folders for name in names_in(folder)]
     return {point.iteration for name in names if (point := parse_point(name)) is not None}
 
 
@@ -44,7 +41,7 @@ def move_away(save: Path, *, attempt: int, beyond: int, only: Container[int] | N
 
 def move_iteration_away(save: Path, iteration: int, *, attempt: int) -> bool:
     """Move the model folder of `iteration` to `abandoned`; returns whether there was one."""
-    found = os.path.lexists(save / model_folder(iteration))
+    found = exists(save / model_folder(iteration))
     if found:
         _move_model(save, iteration, attempt)
     return found
@@ -61,22 +58,22 @@ def _to_move(save: Path, beyond: int, only: Container[int] | None) -> list[int]:
 def put_back(model: Path, save: Path, iteration: int, *, attempt: int) -> None:
     """Bring a model folder that a later attempt moved aside back to its place, which that one's leaves."""
     place = save / model_folder(iteration)
-    if place.exists():
+    if exists(place):
         move(place, _free(abandoned(save, attempt) / place.name), below=save)
     move(model, place, below=save)
 
 
 def move_points_away(root: Path, *, attempt: int) -> None:
     """For a start over: move every point of earlier attempts aside, below `root`."""
-    for entry in sorted(root.iterdir()):
-        point = parse_point(entry.name)
+    for name in sorted(names_in(root)):
+        point = parse_point(name)
         if point is not None and point.attempt < attempt:
-            move(entry, _free(root / ABANDONED / f"a{attempt:04d}" / entry.name), below=root)
+            move(root / name, _free(root / ABANDONED / f"a{attempt:04d}" / name), below=root)
 
 
 def _free(path: Path) -> Path:
     names = (path.with_name(f"{path.name}.{n}" if n else path.name) for n in itertools.count())
-    return next(name for name in names if not os.path.lexists(name))
+    return next(name for name in names if not exists(name))
 
 
 def write_tracker(save: Path, iteration: int) -> None:
@@ -102,5 +99,5 @@ def retire_tracker(save: Path, *, attempt: int, beyond: int, only: Container[int
     tracker = save / TRACKER
     if moved and left:
         write_tracker(save, left[-1])
-    elif moved and tracker.exists():
+    elif moved and exists(tracker):
         move(tracker, _free(abandoned(save, attempt) / TRACKER), below=save)

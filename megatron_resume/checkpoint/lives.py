@@ -1,32 +1,26 @@
 """The lives of a job, newest first: how each ended, and what it had come to."""
 
-import errno
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
-from ..errors import STOPPED, DamagedError
+from ..errors import STOPPED, DamagedError, UnreadableError
 from ..roles import TRAINED
 from .attempts import attempt_numbers, has_started
-from .endings import process_ends
+from .endings import lease_of, process_ends
 from .events import Committed, Failed, Stopped, events_path, read_events
 from .failures import FAILURES, Failure, failures_path, read_failures
 from .layout import PointName
-from .leases import Lease, read_lease
+from .leases import Lease
 from .records import Record, decode, read_bytes
+from .storage import is_link, names_in, tells_of_silence
 
 NEW_BUDGET = "new_budget.json"
 NEW_BUDGET_VARIABLE = "MEGATRON_RESUME_NEW_BUDGET"  # names the launch that is to count anew
 MAX_LIVES = 10_000  # without an attempt
 # Not SIGABRT, by which NCCL's watchdog ends a rank that lost its peer, nor SIGBUS, as of a full /dev/shm.
 _CRASHES = ("SIGSEGV", "SIGFPE", "SIGILL")
-_UNREAD = (  # of storage or of this machine; a file that is missing, or of bad content, is another thing
-    *(errno.EACCES, errno.EAGAIN, errno.EDQUOT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EINTR, errno.EIO),
-    *(errno.EMFILE, errno.ENETDOWN, errno.ENETUNREACH, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.ENOTCONN),
-    *(errno.EPERM, errno.ESHUTDOWN, errno.ESTALE, errno.ETIMEDOUT),
-)
 _OPTIONS = (78, 203)  # exit codes
 _SHOWN = 300  # characters of a message
 _MEMORY = ("MemoryError", "OutOfMemoryError")
@@ -69,11 +63,11 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def lives(root: Path) -> Iterator[Life]:
-    """Newest first, each read when it is asked for. Never raises for what is damaged."""
+    """Newest first, each read when it is asked for. Never raises for what cannot be read."""
     without = _without_attempt(root)
     for number in reversed([0, *attempt_numbers(root)]):
         yield from without.pop(number, ())
-        if number and has_started(root, number):
+        if number and _has_started(root, number):
             yield _life(root, number)
 
 
@@ -105,7 +99,7 @@ def failed_loads(root: Path) -> dict[PointName, str]:
     """Points that could not be loaded, and how: in the newest attempts, back to the first that failed otherwise."""
     found: dict[PointName, str] = {}
     for number in reversed(attempt_numbers(root)):
-        if has_started(root, number):
+        if _has_started(root, number):
             cause = cause_of(read_failures(failures_path(root, number, "")))
             if cause is None or cause.loading is None or not _is_of_the_point(cause):
                 break
@@ -115,15 +109,20 @@ def failed_loads(root: Path) -> dict[PointName, str]:
 
 
 def _is_of_the_point(cause: Failure) -> bool:
-    """Whether the point may be what ended its load.
-
-    And not a death elsewhere, a lack of memory, an option, or storage that did not answer: the next start tries again.
-    """
+    """Whether the point may be what ended its load, not a death elsewhere, the storage, lack of memory, an option."""
     if cause.how == "killed":
         return cause.signal in _CRASHES
-    if cause.how != "error" or _lost_its_peer(cause) or any(f"[Errno {code}]" in cause.message for code in _UNREAD):
+    if cause.how != "error" or _lost_its_peer(cause) or tells_of_silence(cause.message):
         return False
     return cause.exit_code not in _OPTIONS and cause.error not in _MEMORY
+
+
+def _has_started(root: Path, number: int) -> bool:
+    """Also where the storage does not say: then others say how it ended."""
+    try:
+        return has_started(root, number)
+    except UnreadableError:
+        return True
 
 
 def _without_attempt(root: Path) -> dict[int, list[Life]]:
@@ -152,15 +151,15 @@ def _anew(budget: NewBudget) -> Life:
 
 def _folders(path: Path) -> list[Path]:
     try:
-        return [] if path.is_symlink() else [path / name for name in os.listdir(path)[:MAX_LIVES]]
-    except OSError:
+        return [] if is_link(path) else [path / name for name in names_in(path)[:MAX_LIVES]]
+    except UnreadableError:
         return []
 
 
 def _new_budget(folder: Path) -> NewBudget | None:
     try:
         return decode(read_bytes(folder / NEW_BUDGET, NewBudget.max_bytes), NewBudget, NEW_BUDGET)
-    except (DamagedError, OSError):
+    except (DamagedError, UnreadableError):
         return None
 
 
@@ -184,7 +183,7 @@ def _life(root: Path, number: int) -> Life:
 
 
 def _leases(root: Path, number: int) -> list[Lease]:
-    return [lease for role in TRAINED if (lease := read_lease(root, number, role)) is not None]
+    return [lease for role in TRAINED if (lease := lease_of(root, number, role)) is not None]
 
 
 def _reached(leases: list[Lease], failures: list[Failure]) -> int | None:

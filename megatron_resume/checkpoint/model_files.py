@@ -12,6 +12,7 @@ from ..errors import DamagedError
 from .atomic import fsync
 from .plain_files import check_plain, open_plain
 from .records import ModelFile
+from .storage import ask, is_folder, is_link
 
 DIGEST_UP_TO = 16 << 20  # bytes; every checkpoint's metadata is smaller, its shards may be far larger
 BLOCK = 1 << 20  # bytes
@@ -21,6 +22,10 @@ DigestOf = Callable[[ModelFile], str | None]  # the digest of a file that its re
 
 def sha256_of(path: Path) -> str:
     """Raises OSError where `path` is no plain file."""
+    return ask(path, lambda: _sha256_of(path))
+
+
+def _sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     with open_plain(path) as file:
         while block := file.read(BLOCK):
@@ -30,6 +35,10 @@ def sha256_of(path: Path) -> str:
 
 def sha256_aside(path: Path, on_block: Callable[[int], None]) -> str:
     """The same, leaving the page cache to others. `on_block` gets the bytes of each block, and may raise to end it."""
+    return ask(path, lambda: _sha256_aside(path, on_block))
+
+
+def _sha256_aside(path: Path, on_block: Callable[[int], None]) -> str:
     digest = hashlib.sha256()
     with open_plain(path) as file:
         while block := file.read(BLOCK):
@@ -80,10 +89,10 @@ def problem_with_files(folder: Path, records: Iterable[ModelFile], digest_of: Di
     records = tuple(records)
     if not records:
         return f"{folder}: the receipt names no file"
-    if os.path.islink(folder):
+    if is_link(folder):
         return f"{folder} is a symbolic link; move the model itself there"
-    if not os.path.isdir(folder):
-        return f"{folder} is missing, or cannot be looked into"
+    if not is_folder(folder):
+        return f"{folder} is missing"
     problem = _problem_with_names(folder, records)
     for record in records if problem is None else ():
         problem = problem or problem_with_file(folder, record, digest_of)
@@ -99,7 +108,7 @@ def _problem_with_names(folder: Path, records: tuple[ModelFile, ...]) -> str | N
     if len(set(names)) < len(names):
         return f"{folder}: the receipt names a file twice"
     between = {parent for name in names for parent in accumulate(name.split("/")[:-1], "{}/{}".format)}
-    links = [folder / parent for parent in sorted(between) if os.path.islink(folder / parent)]
+    links = [folder / parent for parent in sorted(between) if is_link(folder / parent)]
     return f"{links[0]} is a symbolic link" if links else None
 
 
@@ -140,7 +149,7 @@ def locate(folder: Path, record: ModelFile) -> tuple[Path, os.stat_result]:
         raise DamagedError(f"{record.path!a} leads out of {folder}, or is no name of a file")
     path = folder / record.path
     try:
-        stat = path.lstat()
+        stat = ask(path, path.lstat)
         if S_ISLNK(stat.st_mode):
             raise DamagedError(f"{path} is a symbolic link now")
         check_plain(stat, path)

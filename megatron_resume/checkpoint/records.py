@@ -13,6 +13,7 @@ from .contents import Contents
 from .layout import PointName
 from .nesting import is_deeper
 from .plain_files import NotPlainError, open_plain
+from .storage import ask
 
 VERSION = 1
 Unknown = msgspec.UnsetType  # a field that an import could not fill: not in the file, and compared with nothing
@@ -223,16 +224,21 @@ def read_bytes(path: Path, limit: int) -> bytes:
     """The content of a plain file, of at most `limit` bytes.
 
     Raises:
-        DamagedError: It is missing, unreadable, a link, no file or absurdly large.
+        DamagedError: It is missing, a link, no file or absurdly large.
+        UnreadableError: The storage does not say what it is.
     """
     try:
-        with open_plain(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > limit:
-                raise DamagedError(f"{path} has {size} bytes; none of our records has over {limit}")
-            return file.read(size)
+        return ask(path, lambda: _bytes_of(path, limit))
     except (OSError, ValueError) as error:
         raise DamagedError(why_unreadable(path, error)) from error
+
+
+def _bytes_of(path: Path, limit: int) -> bytes:
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise DamagedError(f"{path} has {size} bytes; none of our records has over {limit}")
+        return file.read(size)
 
 
 def why_unreadable(path: Path, error: OSError | ValueError) -> str:
@@ -247,5 +253,5 @@ def why_unreadable(path: Path, error: OSError | ValueError) -> str:
 
 
 def read(path: Path, kind: type[R]) -> R:
-    """The record in the file `path`, or DamagedError."""
+    """The record in the file `path`. Raises as `read_bytes` and `decode` do."""
     return decode(read_bytes(path, kind.max_bytes), kind, path)

@@ -34,6 +34,7 @@ from .layout import (
 )
 from .plain_files import NotPlainError, folder_below
 from .records import Receipt, read
+from .storage import exists, is_folder, is_link, names_in
 
 SaveOf = Callable[[Receipt], Path]  # the save folder of the receipt's role
 
@@ -86,8 +87,7 @@ def unfinished(root: Path, *, models: bool) -> list[PointName]:
     return [
         name
         for name in hidden(root)
-        if not os.path.lexists(point_path(root, name))
-        and (models or os.path.lexists(_hidden_path(root, name) / COMMITTED))
+        if not exists(point_path(root, name)) and (models or exists(_hidden_path(root, name) / COMMITTED))
     ]
 
 
@@ -105,24 +105,21 @@ def check_newest(root: Path, attempt: int) -> None:
 
 
 def _check_no_link(root: Path) -> None:
-    if (root / PRUNED).is_symlink():
+    if is_link(root / PRUNED):
         raise ConfigError(f"{root / PRUNED} is a link, by which points would leave the folder; remove it")
 
 
 def _clear_the_way(root: Path, name: PointName) -> None:
     """A point that was removed once, and restored from a backup, left receipts where it goes now."""
     path = _hidden_path(root, name)
-    if os.path.lexists(path) and os.path.lexists(point_path(root, name)):
+    if exists(path) and exists(point_path(root, name)):
         receipts = {receipt_file(receipt.role) for receipt in _receipts(path, name)}
         _delete(root, path, {DATA, ARRAYS, COMMITTED, *receipts})
 
 
 def hidden(root: Path) -> list[PointName]:
     """Removed points of which something is left: files of theirs, or models in their place. Ascending."""
-    try:
-        names = os.listdir(root / PRUNED)
-    except FileNotFoundError:
-        return []
+    names = names_in(root / PRUNED)
     return sorted(point for name in names if (point := parse_point(name)) is not None)
 
 
@@ -175,24 +172,24 @@ def _is_imported(root: Path, attempt: int) -> bool:
 def _why_not_ours(save: Path, imported: bool) -> str | None:
     if imported:
         return "it was imported, so another project's job wrote it; delete it by hand"
-    return None if os.path.isdir(save) else f"{save} leads nowhere, as where another role's process has ended"
+    return None if is_folder(save) else f"{save} leads nowhere, as where another role's process has ended"
 
 
 def _may_have_model(save: Path, iteration: int) -> bool:
-    return not os.path.isdir(save) or os.path.lexists(save / model_folder(iteration))
+    return not is_folder(save) or exists(save / model_folder(iteration))
 
 
 def _take_model(root: Path, save: Path, receipt: Receipt) -> str | None:
     """Move the model that was receipted to where it is deleted; why it was left, if something else stands there."""
     target = save / PRUNED / PointName(receipt.iteration, receipt.attempt).folder
-    if target.parent.is_symlink():
+    if is_link(target.parent):
         return f"{target.parent} is a link"
-    if os.path.lexists(target):
+    if exists(target):
         return None
     try:
         model = find_model(save, receipt, digests_of(root, receipt))
     except DamagedError as error:
-        return str(error) if os.path.lexists(save / model_folder(receipt.iteration)) else None
+        return str(error) if exists(save / model_folder(receipt.iteration)) else None
     move(model, target, below=save)
     return None
 

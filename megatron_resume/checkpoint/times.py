@@ -6,10 +6,13 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..errors import UnreadableError
 from ..roles import TRAINED
+from .endings import lease_of
 from .events import Committed, Ending, Event, Trained, events_path, read_events
-from .leases import lease_path, read_lease
+from .leases import lease_path
 from .records import MAX_NUMBER, Start
+from .storage import stat_of
 
 MAX_S = 253_402_300_799.0  # the last second that a calendar has
 SLOW_S, SLOW = 60.0, 0.05  # how much later than by its count a lease may have been renewed
@@ -73,7 +76,7 @@ def _renewals(root: Path, start: Start, began_s: float) -> list[float]:
     every_s = lease_time_s / 3 if isinstance(lease_time_s, int) and 0 < lease_time_s < MAX_S else 0.0
     found = []
     for role in TRAINED:
-        lease = read_lease(root, start.attempt, role)
+        lease = lease_of(root, start.attempt, role)
         if lease is not None:
             counted_s = max(0, min(lease.counter, int(MAX_S))) * every_s
             written_s = _written_s(lease_path(root, start.attempt, role))
@@ -84,9 +87,10 @@ def _renewals(root: Path, start: Start, began_s: float) -> list[float]:
 
 def _written_s(path: Path) -> float:
     try:
-        return path.lstat().st_mtime
-    except OSError:
-        return 0.0
+        found = stat_of(path)
+    except UnreadableError:
+        found = None
+    return found.st_mtime if found else 0.0
 
 
 def _first(events: list[Event], kind: type[Event]) -> float | None:

@@ -12,6 +12,7 @@ from .atomic import write_new
 from .layout import ATTEMPTS, UNTRAINED, PointName, attempt_path
 from .plain_files import folder_below
 from .records import Record, encode, read
+from .storage import exists
 
 
 class Untrained(Record, frozen=True, kw_only=True):
@@ -26,7 +27,7 @@ def write_untrained(root: Path, attempt: int, point: PointName) -> None:
 
 
 def is_untrained(root: Path, attempt: int) -> bool:
-    return os.path.lexists(attempt_path(root, attempt) / UNTRAINED)
+    return exists(attempt_path(root, attempt) / UNTRAINED)
 
 
 def take_back(root: Path, attempt: int) -> None:
@@ -45,4 +46,4 @@ def lineage_of_untrained(root: Path, attempt: int) -> PointName | None:
     """
     # Looked up for every attempt of a line; as a Path each would take longer than the rest of that.
     path = f"{root}/{ATTEMPTS}/{attempt:04d}/{UNTRAINED}"
-    return read(Path(path), Untrained).point if os.path.lexists(path) else None
+    return read(Path(path), Untrained).point if exists(path) else None

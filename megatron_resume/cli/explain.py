@@ -21,7 +21,7 @@ from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.leases import Watch
 from megatron_resume.checkpoint.records import Launch, Start
 from megatron_resume.config import ResumeConfig, resolve
-from megatron_resume.errors import ConfigError, ResumeError
+from megatron_resume.errors import ConfigError, ResumeError, UnreadableError
 from megatron_resume.resume.choose import Outcome, Refused, Resume, ancestry, head, honoured_by, live_line
 from megatron_resume.resume.overrides import explained
 from megatron_resume.roles import FROZEN, TRAINED, canonical
@@ -29,7 +29,7 @@ from megatron_resume.shown import shown_in_line
 from megatron_resume.sources import variable
 
 from .terminal import SHOWN, console, print_damage, table
-from .values import as_json, outcome_of, point_of, root_of, sentence, text_of, trained_roles
+from .values import as_json, outcome_of, point_of, root_of, sentence, text_of, trained_roles, whats_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,13 +70,14 @@ def examine(directory: Path, *, asked: Mapping[str, object], role: str | None = 
     """
     root = root_of(directory)
     role = canonical(role) if role else None
-    folder = read_folder(root)
+    as_it_is = read_folder(root)
+    folder, unread = as_it_is.told()
     config = _config(folder, asked, role)
     if role in TRAINED and role not in config.trained_roles:
         raise ConfigError(f"{role} is not trained in this job; its trained roles are {', '.join(config.trained_roles)}")
     launch = launch_key(os.environ)
     watch = Watch(root, config.resume_lease_time)
-    verdict = _verdict(folder, config, launch, watch)
+    verdict = _verdict(as_it_is, config, launch, watch)
     start, attempt = _line_in_question(folder, config, launch)
     return {
         "directory": text_of(root),
@@ -90,6 +91,7 @@ def examine(directory: Path, *, asked: Mapping[str, object], role: str | None = 
         "not_on_the_live_line": list(_not_on_the_live_line(folder)),
         "arguments": _arguments(verdict.outcome, [role] if role else [*config.trained_roles, *FROZEN]),
         "damaged_attempts": list(folder.damaged_starts.values()),
+        "unreadable": whats_of(unread),
     }
 
 
@@ -140,7 +142,10 @@ def _watched_first(folder: Folder, config: ResumeConfig, watch: Watch) -> list[s
     newest = max(folder.starts, default=None)
     if newest is None or config.take_over:
         return []
-    return [role for role in roles_here(config) if watch.seems(newest, role) is None]
+    try:
+        return [role for role in roles_here(config) if watch.seems(newest, role) is None]
+    except UnreadableError:  # a start ends by it
+        return []
 
 
 def _line_in_question(folder: Folder, config: ResumeConfig, launch: Launch) -> tuple[Start | None, int | None]:

@@ -25,7 +25,7 @@ SHOWN_CHAPTERS = 5  # the newest; --json and `report` have more
 
 
 def story_of(folder: Folder) -> Story:
-    """The story that the files of `folder` tell now. Never raises for what is damaged, and waits for nothing."""
+    """The story that the files of `folder` tell now. Never raises for what cannot be read, and waits for nothing."""
     found = list(islice(lives(folder.root), MAX_CHAPTERS))  # of each the records of all ranks are read
     attempts = [life.attempt for life in found if life.attempt]
     known = {number: times(folder.root, number, folder.starts.get(number)) for number in attempts}

@@ -49,8 +49,10 @@ def prune(directory: Path, *, keep: int, models: bool, dry_run: bool, json: bool
 
 
 def _check_newest_is_readable(folder: Folder) -> None:
-    """Raises DamagedError where nobody can tell what the newest attempt continues from."""
-    newest = max((*folder.starts, *folder.damaged_starts), default=0)
+    """Raises DamagedError, or UnreadableError, where nobody can tell what the newest attempt continues from."""
+    newest = max((*folder.starts, *folder.damaged_starts, *folder.unread_starts), default=0)
+    if newest in folder.unread_starts:
+        raise folder.unread_starts[newest]
     if newest in folder.damaged_starts:
         raise DamagedError(
             f"{folder.damaged_starts[newest]}; what attempt {newest} continues from is unknown, so nothing is removed: "

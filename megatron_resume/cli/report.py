@@ -7,7 +7,7 @@ from pathlib import Path
 
 from megatron_resume.checkpoint.atomic import replacing
 from megatron_resume.checkpoint.folder import Folder, read_folder
-from megatron_resume.errors import ConfigError, DamagedError
+from megatron_resume.errors import ConfigError, DamagedError, UnreadableError
 from megatron_resume.shown import shown_in_line
 
 from .life import story_of
@@ -30,7 +30,7 @@ def report(directory: Path, *, to: Path | None, trace_file: Path | None) -> None
     folder = read_folder(root_of(directory))
     target = _target(to if to is not None else Path(DEFAULT), folder)
     trace, missing = _trace(folder, trace_file)
-    told, name = story_of(folder), text_of(folder.root)
+    told, name = story_of(folder.told()[0]), text_of(folder.root)
     content = page(told, name=name, trace=trace, missing=missing, made_s=time.time())
     with replacing(target) as file:
         file.write(content.encode())
@@ -77,5 +77,5 @@ def _trace(folder: Folder, trace_file: Path | None) -> tuple[Trace | None, str]:
         )
     try:
         return read_trace(found), ""
-    except (ConfigError, DamagedError, OSError) as error:
+    except (ConfigError, DamagedError, UnreadableError, OSError) as error:
         return None, f"The trace is left out: {getattr(error, 'strerror', None) or error}"

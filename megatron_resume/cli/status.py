@@ -20,7 +20,7 @@ from megatron_resume.shown import shown_in_line
 
 from .life import plain, print_story, story_of
 from .terminal import SHOWN, console, print_damage, table
-from .values import as_json, outcome_of, point_of, root_of, sentence, text_of, trained_roles
+from .values import as_json, outcome_of, point_of, root_of, sentence, text_of, trained_roles, whats_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,8 +51,9 @@ def examine(directory: Path) -> dict[str, Any]:
 
 def _report(folder: Folder, told: Story) -> dict[str, Any]:
     root = folder.root
+    as_it_is, (folder, unread) = folder, folder.told()
     roles = trained_roles(folder)
-    outcome = choose(folder, Request(), launch_key(os.environ), lambda name: read_point(root, name, roles))
+    outcome = choose(as_it_is, Request(), launch_key(os.environ), lambda name: read_point(root, name, roles))
     return {
         "directory": text_of(root),
         "trained_roles": roles,
@@ -61,6 +62,7 @@ def _report(folder: Folder, told: Story) -> dict[str, Any]:
         "points": _points(folder, outcome),
         "attempts": _attempts(folder, told),
         "damaged_attempts": list(folder.damaged_starts.values()),
+        "unreadable": whats_of(unread),
         "story": plain(told),
     }
 

@@ -59,7 +59,7 @@ def table(*columns: str, title: str, lines: bool = True) -> "Table":
 
 
 def print_damage(out: "Console", report: dict[str, Any]) -> None:
-    """The points that a start passes over, newest first, and the attempts that cannot be read."""
+    """The points that a start passes over, newest first, what is damaged, and what cannot be read now."""
     passed_over = report["passed_over"]
     for passed in passed_over[:SHOWN]:
         name = PointName(passed["iteration"], passed["attempt"])
@@ -68,3 +68,7 @@ def print_damage(out: "Console", report: dict[str, Any]) -> None:
         out.print(f"passed over: {len(passed_over) - SHOWN:,} older ones (--json lists them)")
     for damage in report["damaged_attempts"]:
         out.print(f"damaged: {shown_in_line(damage)}")
+    for unread in report["unreadable"][:SHOWN]:
+        out.print(f"unreadable: {shown_in_line(unread)}")
+    if len(report["unreadable"]) > SHOWN:
+        out.print(f"unreadable: {len(report['unreadable']) - SHOWN:,} more (--json lists them)")

@@ -12,7 +12,7 @@ from megatron_resume.checkpoint.folder import Folder, save_folder
 from megatron_resume.checkpoint.layout import point_path, receipt_file
 from megatron_resume.checkpoint.plain_files import open_plain
 from megatron_resume.checkpoint.records import MAX_NUMBER, Receipt, read
-from megatron_resume.errors import ConfigError, DamagedError
+from megatron_resume.errors import ConfigError, DamagedError, UnreadableError
 from megatron_resume.roles import TRAINED
 
 TRACE = "trace.jsonl"
@@ -114,7 +114,7 @@ def _save_folders(folder: Folder) -> list[Path]:
         path = point_path(folder.root, newest) / receipt_file(role)
         try:
             found.append(save_folder(folder.root, read(path, Receipt)))
-        except DamagedError:
+        except (DamagedError, UnreadableError):
             continue
     return found
 

@@ -1,6 +1,7 @@
 """What lies in a data checkpoint folder as plain values, in which `--json` prints it."""
 
 import os
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import msgspec
 
 from megatron_resume.checkpoint.folder import Folder
 from megatron_resume.checkpoint.layout import ATTEMPTS, PointName, parse_attempt, parse_point
-from megatron_resume.errors import ConfigError
+from megatron_resume.errors import ConfigError, UnreadableError
 from megatron_resume.resume.choose import Fresh, Outcome, Resume, head
 from megatron_resume.resume.role_set import roles_of
 from megatron_resume.roles import TRAINED
@@ -76,6 +77,11 @@ def trained_roles(folder: Folder) -> tuple[str, ...]:
 
 def point_of(name: PointName) -> dict[str, int]:
     return {"iteration": name.iteration, "attempt": name.attempt}
+
+
+def whats_of(unread: Iterable[UnreadableError]) -> list[str]:
+    """What cannot be read and why, each once."""
+    return list(dict.fromkeys(error.what for error in unread))
 
 
 def outcome_of(outcome: Outcome) -> dict[str, Any]:

@@ -20,12 +20,12 @@ from megatron_resume.checkpoint.model_files import (
     unreadable,
 )
 from megatron_resume.checkpoint.records import Manifest, ModelFile, Receipt, read
-from megatron_resume.errors import DamagedError
+from megatron_resume.errors import DamagedError, UnreadableError
 from megatron_resume.resume.choose import head, live_line
 from megatron_resume.shown import shown_in_line
 
 from .terminal import SHOWN, console, reading, table
-from .values import as_json, point_of, root_of, text_of
+from .values import as_json, point_of, root_of, text_of, whats_of
 from .verified import Verified
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Point(msgspec.Struct):
     name: PointName
     is_live: bool
     problems: list[str] = []
+    unread: list[UnreadableError] = []  # what the storage does not say: it may be whole
     models: list[Model] = []
     by_time: list[str] = []  # files that no digest vouches for
 
@@ -102,7 +103,7 @@ def _how_to_go_on(directory: Path, deep: bool) -> str:
 def examine(directory: Path, *, deep: bool = False, again: bool = False) -> dict[str, Any]:
     """The report as plain values, the same that `--json` prints. `again`: do not go on from an interruption."""
     root = root_of(directory)
-    folder = read_folder(root)
+    folder, unread = read_folder(root).told()
     live = set(live_line(folder, head(folder)))
     remarks: list[str] = []
     found = [_look(root, name, name in live, remarks) for name in reversed(folder.committed)]
@@ -115,12 +116,15 @@ def examine(directory: Path, *, deep: bool = False, again: bool = False) -> dict
         remarks += state.remarks
         points = [point for point in points if not point.problems or point.is_there(root)]
     damaged = sum(bool(point.problems) for point in points)
+    unreadable = sum(bool(point.unread and not point.problems) for point in points)
+    unread = [*unread, *(error for point in points for error in point.unread)]
     return {
         "directory": text_of(root),
         "deep": deep,
-        "whole": len(points) - damaged,
+        "whole": len(points) - damaged - unreadable,
         "damaged": damaged,
-        "exit_code": DamagedError.exit_code if damaged else 0,
+        "unreadable": whats_of(unread),
+        "exit_code": DamagedError.exit_code if damaged else max((error.exit_code for error in unread), default=0),
         "points": [_values(point) for point in points],
         "read": msgspec.to_builtins(done),
         "remarks": [*folder.damaged_starts.values(), *remarks],
@@ -131,8 +135,9 @@ def _values(point: Point) -> dict[str, Any]:
     return {
         **point_of(point.name),
         "line": "live" if point.is_live else "abandoned",
-        "whole": not point.problems,
+        "whole": not point.problems and not point.unread,
         "problems": point.problems,
+        "unreadable": [error.what for error in point.unread],
         "by_size_and_time_only": point.by_time,
     }
 
@@ -145,6 +150,8 @@ def _look(root: Path, name: PointName, is_live: bool, remarks: list[str]) -> Poi
         own = read_own_files(root, name, roles)
     except DamagedError as error:
         point.problems.append(str(error))
+    except UnreadableError as error:
+        point.unread.append(error)
     else:
         for role, receipt in own.receipts.items():
             _look_at_model(root, point, own.directories[role], receipt, remarks)
@@ -157,8 +164,10 @@ def _look_at_model(root: Path, point: Point, save: Path, receipt: Receipt, remar
         point.models.append(Model(save, find_model(save, receipt, digest_of), receipt, digest_of))
     except DamagedError as error:
         point.problems.append(str(error))
+    except UnreadableError as error:
+        point.unread.append(error)
     without = [record for record in receipt.files if record.sha256 is None]
-    if without:
+    if without and not point.unread:
         point.by_time += [f"{receipt.role}/{record.path}" for record in without if digest_of(record) is None]
         remarks += _damage_of_digests(root, receipt)
 
@@ -196,7 +205,7 @@ def _tasks(points: list[Point]) -> Iterator[Task]:
 def _is_known(task: Task, state: Verified, done: Read) -> bool:
     try:
         known = state.holds(*locate(task.model.folder, task.record), task.sha256)
-    except DamagedError:  # it changed just now, which is found when it is read
+    except (DamagedError, UnreadableError):  # it changed just now, which is found when it is read
         return False
     done.found_before += known
     return known
@@ -209,6 +218,9 @@ def _problem_with_content(task: Task, state: Verified, advance: Callable[[int], 
             return other_bytes(path)
     except DamagedError as error:
         return str(error)
+    except UnreadableError as error:
+        task.point.unread.append(error)
+        return None
     except OSError as error:
         return unreadable(task.model.folder / task.record.path, error)
     state.add(path, stat, task.sha256)
@@ -220,31 +232,35 @@ def _was_moved(task: Task) -> bool:
     model, before = task.model, task.model.folder
     try:
         model.folder = find_model(model.save, model.receipt, model.digest_of)
-    except DamagedError:
+    except (DamagedError, UnreadableError):
         return False
     return model.folder != before
 
 
 def _print(report: dict[str, Any]) -> None:
     out = console()
-    if not report["points"]:
+    if not report["points"] and not report["unreadable"]:
         out.print("No point is committed here. megatron-resume explain says what a start would do.", style="bold")
         return
     out.print(_table_of_points(report["points"]))
     for point in report["points"]:
         for problem in point["problems"]:
             out.print(f"damaged: {PointName(point['iteration'], point['attempt'])}: {shown_in_line(problem)}")
+    for unread in report["unreadable"]:
+        out.print(f"unreadable: {shown_in_line(unread)}")
     for remark in report["remarks"]:
         out.print(f"note: {shown_in_line(remark)}")
     for line in _summary(report):
         out.print(line)
-    out.print(f"committed points: {report['whole']:,} whole, {report['damaged']:,} damaged", style="bold")
+    unread = len(report["points"]) - report["whole"] - report["damaged"]
+    more = f", {unread:,} unreadable" if unread else ""
+    out.print(f"committed points: {report['whole']:,} whole, {report['damaged']:,} damaged{more}", style="bold")
 
 
 def _table_of_points(points: list[dict[str, Any]]) -> "Table":
     made = table("iteration", "attempt", "line", "state", "vouched for by size and time only", title="committed points")
     for point in points[:SHOWN]:
-        verdict = "whole" if point["whole"] else "damaged"
+        verdict = "whole" if point["whole"] else "damaged" if point["problems"] else "unreadable"
         by_time = len(point["by_size_and_time_only"])
         cells = (str(point["iteration"]), str(point["attempt"]), point["line"], verdict)
         made.add_row(*cells, f"{by_time:,} files" if by_time else "-")

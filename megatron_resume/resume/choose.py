@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from ..checkpoint.folder import Folder, ResumePoint
 from ..checkpoint.layout import PointName
 from ..checkpoint.records import Launch, Request, Start
-from ..errors import DamagedError, MismatchError
+from ..errors import ConfigError, DamagedError, MismatchError, ResumeError, UnreadableError
 from ..shown import shown_in_line
 
 
@@ -42,11 +43,22 @@ class Resume(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """No start: `damaged` tells damage (exit code 65) from a request that cannot be met (78)."""
+    """No start: `damaged` tells damage (exit code 65) from a request that cannot be met (78).
+
+    `unread` says what cannot be read and may be whole, with the exit code of that.
+    """
 
     reason: str
     passed_over: tuple[PassedOver, ...] = ()
     damaged: bool = False
+    unread: UnreadableError | None = None
+
+    @property
+    def error(self) -> type[ResumeError]:
+        """The class of the error that ends the start."""
+        if self.unread is not None:
+            return type(self.unread)
+        return DamagedError if self.damaged else ConfigError
 
 
 Outcome = Fresh | Resume | Refused
@@ -64,12 +76,17 @@ def head(folder: Folder) -> Start | None:
 
 
 def ancestry(folder: Folder, start: Start | None) -> Iterator[Start]:
-    """`start`, the attempt that it continued, and so on back to the first."""
+    """`start`, the attempt that it continued, and so on back to the first.
+
+    Raises UnreadableError on the way where the storage does not say how one of them began.
+    """
     seen: set[int] = set()
     while start is not None and start.attempt not in seen:
         seen.add(start.attempt)  # a forged loop of parents must not hang the start
         yield start
         point = folder.goes_on_at(start)
+        if point is not None and point.attempt in folder.unread_starts:
+            raise folder.unread_starts[point.attempt]
         start = folder.starts.get(point.attempt) if point else None
 
 
@@ -89,6 +106,8 @@ def live_line(folder: Folder, start: Start | None) -> Iterator[PointName]:
         if not folder.lists(goes_on_at):  # somebody deleted it; retention keeps what a start may need
             yield goes_on_at
         newest_allowed = goes_on_at.iteration
+        if goes_on_at.attempt in folder.unread_starts:  # its points are known, and not what it continued
+            yield from (p for p in folder.points_of(goes_on_at.attempt) if p.iteration <= newest_allowed)
 
 
 def lineage_before(folder: Folder, outcome: Fresh | Resume) -> PointName | None:
@@ -109,6 +128,14 @@ def uncommitted_starts(folder: Folder, start: Start | None) -> Iterator[PointNam
     yield from sorted((point for attempt in newer for point in folder.points_of(attempt)), reverse=True)
 
 
+def unread_newest(folder: Folder, start: Start | None) -> Iterator[PointName]:
+    """Points of attempts newer than the head of which the storage does not say how they began, newest first."""
+    newest = start.attempt if start else 0
+    for attempt in sorted(folder.unread_starts, reverse=True):
+        if attempt > newest:
+            yield from folder.points_of(attempt)
+
+
 def honoured_by(folder: Folder, request: Request, launch: Launch) -> int | None:
     """The earlier attempt of this same launch that already did as requested, where once is enough."""
     for number, start in sorted(folder.starts.items()):
@@ -118,11 +145,17 @@ def honoured_by(folder: Folder, request: Request, launch: Launch) -> int | None:
 
 
 def was_part_of(folder: Folder, attempt: int, launch: Launch) -> bool:
-    """Whether `launch`, before its launcher restarted it, opened or joined the attempt."""
-    return any(
+    """Whether `launch`, before its launcher restarted it, opened or joined the attempt.
+
+    Raises UnreadableError where the storage does not say who joined it.
+    """
+    found = any(
         before.job == launch.job and (before.restart < launch.restart or not launch.counts)
         for before in folder.launches[attempt]
     )
+    if not found and attempt in folder.unread_launches:
+        raise folder.unread_launches[attempt]
+    return found
 
 
 def continued(folder: Folder, request: Request, launch: Launch) -> Start | None:
@@ -141,9 +174,11 @@ class _Search:
 
     def __init__(self, folder: Folder, read: ReadPoint):
         self.folder, self.read, self.passed_over = folder, read, list[PassedOver]()
+        self.reading: PointName | None = None
 
     def first_whole(self, points: Iterable[PointName]) -> ResumePoint | None:
         for point in points:
+            self.reading = point
             # Before it is read: a point that is committed meanwhile must not pass for a damaged one.
             self.folder.is_committed(point)
             try:
@@ -163,7 +198,7 @@ class _Search:
         )
         try:
             point = self.first_whole(older)
-        except MismatchError:
+        except (MismatchError, UnreadableError):
             point = None
         if point is None:
             del self.passed_over[before:]
@@ -192,17 +227,34 @@ def choose(
         return _choose(folder, request, launch, search, failed_loads)
     except MismatchError as error:  # an older point would cost work that a changed option saves
         return Refused(str(error), tuple(search.passed_over))
+    except UnreadableError as error:  # so would one that the storage only does not give now
+        told = type(error)(error.what, _way_back(folder, search.reading))
+        return Refused(str(told), tuple(search.passed_over), unread=told)
+
+
+def _way_back(folder: Folder, unread: PointName | None) -> str:
+    """What to type to start without what cannot be read: the newest point that is known to be older."""
+    with suppress(UnreadableError, DamagedError):
+        start = head(folder)
+        for point in itertools.chain(unread_newest(folder, start), live_line(folder, start)):
+            with suppress(UnreadableError):
+                if (unread is None or point.iteration < unread.iteration) and folder.is_committed(point):
+                    return f"--load-data-checkpoint-iteration {point.iteration}"
+    return "--load-data-checkpoint-iteration N, and --load-data-checkpoint-attempt A where it is on another line"
 
 
 def _choose(
     folder: Folder, request: Request, launch: Launch, search: "_Search", failed_loads: Mapping[PointName, str]
 ) -> Outcome:
     done_by = honoured_by(folder, request, launch)
+    if request.once and done_by is None:
+        _check_is_not_honoured_unread(folder, launch)
     if request.fresh or (request.start_over and done_by is None):
-        return _anew(folder, request)
+        return _anew(folder.told()[0], request)
     if request.once and done_by is None:
         return _as_asked(folder, request, search)
     start = head(folder)
+    _check_newest_is_read(folder, start)
     points = itertools.chain(uncommitted_starts(folder, start), live_line(folder, start))
     point, reason = search.first_whole(points), "it is the newest whole point"
     if point is not None and set(failed_loads) == {point.name}:
@@ -214,6 +266,20 @@ def _choose(
     if done_by is not None:
         reason += f" (attempt {done_by} of this launch did as was asked already)"
     return Resume(point, reason, passed_over)
+
+
+def _check_newest_is_read(folder: Folder, start: Start | None) -> None:
+    """Raises UnreadableError where an attempt after the head began and the storage does not say how."""
+    newest = max(folder.unread_starts, default=0)
+    if newest > (start.attempt if start else 0):
+        raise folder.unread_starts[newest]
+
+
+def _check_is_not_honoured_unread(folder: Folder, launch: Launch) -> None:
+    """Raises UnreadableError where this launch began an attempt of which nobody can tell what it was asked for."""
+    for number, error in folder.unread_starts.items():
+        if was_part_of(folder, number, launch):
+            raise error
 
 
 def _anew(folder: Folder, request: Request) -> Fresh:
@@ -228,8 +294,10 @@ def _anew(folder: Folder, request: Request) -> Fresh:
 def _as_asked(folder: Folder, request: Request, search: _Search) -> Outcome:
     """The point that was asked for by iteration, by attempt, or by both; refused when it is not there."""
     start = head(folder) if request.attempt is None else folder.starts.get(request.attempt)
-    listed = set(folder.points)
-    line = [point for point in live_line(folder, start) if point in listed]
+    listed, line = set(folder.points), list[PointName]()
+    line.extend(unread_newest(folder, start) if request.attempt is None else ())
+    with suppress(UnreadableError):  # what was asked for may lie before that
+        line.extend(point for point in live_line(folder, start) if point in listed)
     wanted = [point for point in line if request.iteration in (None, point.iteration)]
     what = " of ".join(
         [f"iteration {request.iteration}"] * (request.iteration is not None)

@@ -5,13 +5,12 @@ environment; the watchdog of each rank writes into it what ended its rank.
 """
 
 import contextlib
-import os
 from pathlib import Path
 
 import msgspec
 
 from ..checkpoint.atomic import replace
-from ..checkpoint.plain_files import open_file, open_plain
+from ..checkpoint.plain_files import open_plain
 
 VARIABLE = "MEGATRON_RESUME_ENDINGS"
 _MAX_BYTES = 64 << 10

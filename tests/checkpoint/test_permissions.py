@@ -1,4 +1,4 @@
-"""What this user may not read is passed over, refused or named; never a traceback."""
+"""What this user may not read is named, and refuses the start (78); it may be whole, so nothing is chosen instead."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from megatron_resume.adapter.decision import refusal
 from megatron_resume.checkpoint.layout import COMMITTED, START, PointName, attempt_path, point_path
+from megatron_resume.checkpoint.records import Request
 from megatron_resume.errors import ConfigError
 from megatron_resume.resume.choose import Refused, Resume
 from support.job_on_disk import JobOnDisk
@@ -36,35 +38,52 @@ UNREADABLE: dict[str, Callable[[JobOnDisk], Path]] = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_a_point_that_cannot_be_read_is_passed_over(open_job: JobOnDisk, what: str) -> None:
+def test_a_point_that_may_not_be_read_refuses_the_start_and_names_what_and_the_way_back(
+    open_job: JobOnDisk, what: str
+) -> None:
     path = UNREADABLE[what](open_job)
     if what == "shard":  # its time and inode would vouch for it
         os.utime(path)
     path.chmod(0)
     with as_an_ordinary_user():
         outcome = open_job.choose()
-    assert isinstance(outcome, Resume)
-    assert outcome.point.name == PointName(2, 1)
-    assert outcome.passed_over[0].point == NEWEST
+        back = open_job.choose(Request(iteration=2))
+    assert isinstance(outcome, Refused)
+    error = refusal(outcome)
+    assert error.exit_code == 78
+    assert f"{path}" in str(error)
+    assert "Permission denied" in str(error)
+    assert "--load-data-checkpoint-iteration 2" in str(error)
+    assert isinstance(back, Resume)
+    assert back.point.name == PointName(2, 1)
 
 
 def test_an_attempt_that_cannot_be_read_does_not_lead_to_a_fresh_start(open_job: JobOnDisk) -> None:
     (attempt_path(open_job.root, 1) / START).chmod(0)
     with as_an_ordinary_user():
-        assert isinstance(open_job.choose(), Resume)
+        outcome = open_job.choose()
+        named = open_job.choose(Request(iteration=4))
+    assert isinstance(outcome, Refused)
+    assert refusal(outcome).exit_code == 78
+    assert "--load-data-checkpoint-iteration 4" in outcome.reason
+    assert isinstance(named, Resume)
+    assert named.point.name == NEWEST
 
 
 def test_save_folders_that_cannot_be_read_refuse_the_start(open_job: JobOnDisk) -> None:
     open_job.save_folder("policy").chmod(0)
     with as_an_ordinary_user():
-        assert isinstance(open_job.choose(), Refused)
+        outcome = open_job.choose()
+    assert isinstance(outcome, Refused)
+    assert refusal(outcome).exit_code == 78
 
 
 def test_attempts_that_cannot_be_looked_into_do_not_lead_to_a_fresh_start(open_job: JobOnDisk) -> None:
     (open_job.root / "attempts").chmod(0o644)
     with as_an_ordinary_user():
-        assert open_job.folder().damaged_starts == {1: "attempt 1 cannot be read: Permission denied"}
-        assert isinstance(open_job.choose(), Resume)
+        what = f"{attempt_path(open_job.root, 1)} cannot be read: Permission denied"
+        assert {number: error.what for number, error in open_job.folder().unread_starts.items()} == {1: what}
+        assert isinstance(open_job.choose(), Refused)
 
 
 def test_a_folder_that_cannot_be_listed_is_refused_by_name(open_job: JobOnDisk) -> None:

@@ -74,13 +74,13 @@ def test_however_many_points_there_are_only_those_that_are_tried_are_looked_at(
     attempt = job.attempt()
     for iteration in range(1, 9):
         newest = job.save(attempt, iteration)
-    looked_at, lexists = set(), os.path.lexists
+    looked_at, lstat = set(), os.lstat
 
-    def noting(path: Path) -> bool:
+    def noting(path: Path) -> os.stat_result:
         looked_at.update([Path(path).parent] if Path(path).name == COMMITTED else [])
-        return lexists(path)
+        return lstat(path)
 
-    monkeypatch.setattr(os.path, "lexists", noting)
+    monkeypatch.setattr(os, "lstat", noting)
     assert chosen(job.choose()) == newest
     assert looked_at == {point_path(job.root, newest)}
 
