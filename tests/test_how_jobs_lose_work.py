@@ -36,9 +36,24 @@ LINES = {
         "watch/test_planted.py::test_what_is_planted_where_stacks_go_keeps_no_hung_rank",
         "watch/test_planted.py::test_a_hung_rank_is_ended_though_the_storage_gives_no_answer",
     ),
+    "a .nfs file or a copy's temporary lay in a model's folder at its save: the point is damaged once it is gone": (
+        "checkpoint/test_momentary.py::test_a_point_is_whole_after_what_was_there_for_a_moment_is_gone_or_grew",
+        "checkpoint/test_momentary.py::test_a_receipt_of_an_older_release_that_names_one_is_still_of_a_whole_point",
+    ),
+    "a storage is mounted elsewhere: every point passes for damaged, and a new run is advised": (
+        "checkpoint/test_momentary.py::"
+        "test_a_save_folder_that_is_mounted_elsewhere_is_taken_again_after_what_the_message_says",
+        "checkpoint/test_momentary.py::"
+        "test_models_that_were_moved_are_found_where_they_were_or_beside_by_what_is_there",
+    ),
+    "a relative data path in another working directory: a fresh start, and nobody knows where": (
+        "real_megatron/test_arguments.py::"
+        "test_a_relative_path_in_another_folder_begins_fresh_and_says_which_folder_that_is",
+    ),
     "one ESTALE while a commit is looked up: the start goes back to an older point, and stays there": (
         f"{UNREADABLE}::test_nothing_that_cannot_be_read_lets_a_start_go_back_or_begin_anew",
         f"{UNREADABLE}::test_a_storage_that_answers_again_in_time_costs_nothing",
+        "real_megatron/test_storage_faults.py::test_a_commit_that_cannot_be_looked_up_costs_a_restart_and_no_iteration",
         f"{UNREADABLE}::test_a_bad_sector_under_a_real_process_ends_it_with_203_and_changes_nothing",
     ),
     "a colleague's files under umask 077 pass for damaged ones": (

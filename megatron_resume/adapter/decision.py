@@ -17,7 +17,7 @@ from ..checkpoint.records import Launch, Request
 from ..config import ResumeConfig
 from ..errors import ConfigError, HeldError, RejoinError, ResumeError, UnreadableError
 from ..resume import role_set
-from ..resume.choose import Fresh, Outcome, Refused, Resume, choose, continued
+from ..resume.choose import Fresh, Outcome, Refused, Resume, choose, continued, refused_unread
 from ..roles import TRAINED
 
 ReadPoint = Callable[[Path, PointName, tuple[str, ...]], ResumePoint]
@@ -42,7 +42,11 @@ def with_roles_of_job(root: Path, config: ResumeConfig) -> ResumeConfig:
     """`config`, which may name no trained roles, with those of the points that a start on `root` continues from."""
     if config.trained_roles:
         return config
-    start = continued(read_folder(root), request_of(config), launch_key(os.environ))
+    folder = read_folder(root)
+    try:
+        start = continued(folder, request_of(config), launch_key(os.environ))
+    except UnreadableError as error:
+        raise refusal(refused_unread(folder, error)) from error
     return role_set.with_roles_of(start, config)
 
 
@@ -58,7 +62,7 @@ def decide_on(folder: Folder, config: ResumeConfig, launch: Launch) -> Outcome:
     try:
         before = continued(folder, request, launch)
     except UnreadableError as error:
-        return Refused(str(error), unread=error)
+        return refused_unread(folder, error)
     change = role_set.refused_change(before, config, request)
     if change is not None:
         return Refused(change)

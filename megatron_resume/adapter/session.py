@@ -357,6 +357,7 @@ def begin_told(config: ResumeConfig, name: str) -> Session:
     if ranks.rank() == 0:
         session.watch = start.watch(session.root, config)
         session.adopt(start.decide_on_rank_0(session.root, config, session.watch))
+        _tell_of_relative_path(config, session)
     _session, _begun_in = session, os.getpid()
     return session
 
@@ -382,11 +383,24 @@ def _begin(config: ResumeConfig, args: Any) -> Session:
     if ranks.rank() == 0:
         session.watch = start.watch(root, config)
         session.adopt(start.decide_on_rank_0(root, config, session.watch))
+        _tell_of_relative_path(config, session)
         if one_role is not None:
             session.hold(one_role, args)
     elif one_role is not None:
         session.adopt(start.follow(root, config))
     return session
+
+
+def _tell_of_relative_path(config: ResumeConfig, session: Session) -> None:
+    """A job that is started in another folder would find nothing there, and begin anew."""
+    path = str(config.data_checkpoint_path)
+    if isinstance(session.outcome, Fresh) and not session.outcome.requested and not os.path.isabs(path):
+        logger.warning(
+            "--data-checkpoint-path %s is relative, and means %s here: a start in another working directory looks "
+            "elsewhere. If this job has resume points, give the whole path of their folder",
+            path,
+            session.root,
+        )
 
 
 def role_of(args: Any, config: ResumeConfig) -> str | None:

@@ -10,13 +10,14 @@ from ..errors import DamagedError
 from .atomic import make_folder, write_new
 from .layout import PointName, digests_path
 from .model_files import DigestOf, locate, sha256_aside
+from .momentary import lasting
 from .records import ModelDigests, ModelFile, Receipt, encode, read
 from .storage import exists
 
 
 def undigested(receipt: Receipt) -> list[ModelFile]:
     """The files that the receipt vouches for by size and time only."""
-    return [record for record in receipt.files if record.sha256 is None]
+    return [record for record in lasting(receipt.files) if record.sha256 is None]
 
 
 def compute(model: Path, receipt: Receipt, on_block: Callable[[int], None]) -> ModelDigests:

@@ -1,6 +1,7 @@
 """Read a data checkpoint folder: which attempts there were, which points, and what is wrong with each."""
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from .layout import (
     PointName,
     attempt_path,
     model_folder,
+    parse_model,
     parse_points,
     point_path,
     receipt_file,
@@ -246,7 +248,9 @@ def read_own_files(root: Path, name: PointName, roles: tuple[str, ...]) -> Resum
 
 
 def save_folder(root: Path, receipt: Receipt) -> Path:
-    """The role's save folder: beside `root` as it was when saved, so that both may be moved together.
+    """The role's save folder: beside `root` as it was when saved, so that both may be moved together; or where it was.
+
+    The first of the two that holds such a model, since the storage of one alone may be mounted elsewhere now.
 
     Raises:
         DamagedError: These are no paths that we would have written.
@@ -259,8 +263,16 @@ def save_folder(root: Path, receipt: Receipt) -> Path:
         raise DamagedError(f"{receipt.role}'s receipt leads to {receipt.relative!a}, which is not relative to {root}")
     if not os.path.isabs(receipt.directory):
         raise DamagedError(f"{receipt.role} was saved in {receipt.directory!a}, which is no absolute path")
-    beside = os.path.realpath(root / receipt.relative)
-    return Path(beside if is_folder(beside) else receipt.directory)
+    places = [os.path.realpath(root / receipt.relative), receipt.directory]
+    holding = (place for place in places if _may_hold(Path(place), receipt.iteration))
+    there = (place for place in places if is_folder(place))
+    return Path(next(holding, None) or next(there, None) or receipt.directory)
+
+
+def _may_hold(save: Path, iteration: int) -> bool:
+    """Whether a model of that iteration is there, in its place or moved aside; its content is looked at later."""
+    name = model_folder(iteration)
+    return is_folder(save / name) or bool(_moved_aside(save, name))
 
 
 def find_model(save: Path, receipt: Receipt, digest_of: DigestOf) -> Path:
@@ -279,7 +291,17 @@ def find_model(save: Path, receipt: Receipt, digest_of: DigestOf) -> Path:
     for aside in moved_aside(save, name):
         if problem_with_files(aside, receipt.files, digest_of) is None:
             return aside
-    raise DamagedError(f"{receipt.role}: {problem}")
+    raise DamagedError(f"{receipt.role}: {problem}{_where_else(save)}")
+
+
+def _where_else(save: Path) -> str:
+    """What to type where nothing at all was found in `save`, as where a storage is mounted elsewhere, or not at all."""
+    if not exists(save):
+        link = shlex.join(["ln", "-s", "NEW_PLACE", str(save)])
+        return f". If it was moved, or its storage is mounted elsewhere now: mount it there again, or type {link}"
+    if any(parse_model(name) is not None for name in names_in(save)):
+        return ""
+    return f". {save} holds no model at all: is its storage mounted?"
 
 
 def moved_aside(folder: Path, name: str) -> list[Path]:

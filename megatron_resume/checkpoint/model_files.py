@@ -10,6 +10,7 @@ from stat import S_ISLNK
 
 from ..errors import DamagedError
 from .atomic import fsync
+from .momentary import is_momentary, lasting
 from .plain_files import check_plain, open_plain
 from .records import ModelFile
 from .storage import ask, is_folder, is_link
@@ -55,10 +56,13 @@ def _leave_cache(descriptor: int, end: int) -> None:
 
 
 def record_files(folder: Path) -> tuple[ModelFile, ...]:
-    """Fsync every file and folder below `folder` (Megatron does not) and describe each file."""
+    """Fsync every file and folder below `folder` (Megatron does not) and describe each file that is there to stay."""
     records = []
-    for directory, _, names in os.walk(folder):
+    for directory, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not is_momentary(name)]
         for name in sorted(names):
+            if is_momentary(name):
+                continue
             path = Path(directory, name)
             with open_plain(path) as file:  # else what is loaded could change without a trace, or never end
                 os.fsync(file.fileno())
@@ -86,7 +90,7 @@ def unknown(_: ModelFile) -> str | None:
 
 def problem_with_files(folder: Path, records: Iterable[ModelFile], digest_of: DigestOf = unknown) -> str | None:
     """Why `folder` no longer holds what was recorded; None when it does."""
-    records = tuple(records)
+    records = lasting(records)
     if not records:
         return f"{folder}: the receipt names no file"
     if is_link(folder):

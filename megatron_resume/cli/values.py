@@ -28,8 +28,8 @@ def root_of(directory: Path) -> Path:
     """
     if not os.path.isdir(directory):
         raise ConfigError(
-            f"{str(directory)!r} is no folder; name the one given as --data-checkpoint-path (a job that is to begin "
-            "there would start fresh)"
+            f"{os.path.abspath(directory)!r} is no folder; name the one given as --data-checkpoint-path (a job that is "
+            "to begin there would start fresh)"
         )
     root = Path(os.path.abspath(directory))
     if not _holds_attempts(root) and (found := _folders_of_jobs(root)):

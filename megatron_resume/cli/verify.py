@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from megatron_resume.checkpoint.digests import digests_of, read_digests
+from megatron_resume.checkpoint.digests import digests_of, read_digests, undigested
 from megatron_resume.checkpoint.folder import find_model, read_folder, read_own_files
 from megatron_resume.checkpoint.layout import COMMITTED, PointName, point_path
 from megatron_resume.checkpoint.model_files import (
@@ -19,6 +19,7 @@ from megatron_resume.checkpoint.model_files import (
     sha256_aside,
     unreadable,
 )
+from megatron_resume.checkpoint.momentary import lasting
 from megatron_resume.checkpoint.records import Manifest, ModelFile, Receipt, read
 from megatron_resume.errors import DamagedError, UnreadableError
 from megatron_resume.resume.choose import head, live_line
@@ -166,7 +167,7 @@ def _look_at_model(root: Path, point: Point, save: Path, receipt: Receipt, remar
         point.problems.append(str(error))
     except UnreadableError as error:
         point.unread.append(error)
-    without = [record for record in receipt.files if record.sha256 is None]
+    without = undigested(receipt)
     if without and not point.unread:
         point.by_time += [f"{receipt.role}/{record.path}" for record in without if digest_of(record) is None]
         remarks += _damage_of_digests(root, receipt)
@@ -196,7 +197,7 @@ def _read_models(root: Path, points: list[Point], state: Verified, done: Read) -
 def _tasks(points: list[Point]) -> Iterator[Task]:
     for point in points:
         for model in point.models:
-            for record in model.receipt.files:
+            for record in lasting(model.receipt.files):
                 sha256 = record.sha256 or model.digest_of(record)
                 if sha256:
                     yield Task(point, model, record, sha256)

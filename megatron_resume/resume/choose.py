@@ -228,8 +228,15 @@ def choose(
     except MismatchError as error:  # an older point would cost work that a changed option saves
         return Refused(str(error), tuple(search.passed_over))
     except UnreadableError as error:  # so would one that the storage only does not give now
-        told = type(error)(error.what, _way_back(folder, search.reading))
-        return Refused(str(told), tuple(search.passed_over), unread=told)
+        return refused_unread(folder, error, search.reading, tuple(search.passed_over))
+
+
+def refused_unread(
+    folder: Folder, error: UnreadableError, unread: PointName | None = None, passed_over: tuple[PassedOver, ...] = ()
+) -> Refused:
+    """No start without what cannot be read, of the point `unread` if it is of one; with what to type to do without."""
+    told = type(error)(error.what, _way_back(folder, unread))
+    return Refused(str(told), passed_over, unread=told)
 
 
 def _way_back(folder: Folder, unread: PointName | None) -> str:
@@ -322,12 +329,13 @@ def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_o
     if not folder.committed and start is not None and start.parent is not None:
         return Refused(
             f"attempt {start.attempt} continued from {start.parent}, but {folder.root} holds no committed point. "
-            "Restore its points from a backup; or begin anew on purpose: empty each --save, and type --start-over",
+            "Restore its points from a backup, or mount its storage again; or begin anew on purpose: empty each --save, "
+            "and type --start-over",
             passed_over,
             damaged=True,
         )
     if not folder.committed and not folder.damaged_starts:
-        return Fresh("nothing was committed yet", passed_over)
+        return Fresh(f"nothing was committed yet in {folder.root}", passed_over)
     begins_anew = start is not None and start.requested.begins_anew and folder.goes_on_at(start) is None
     if start is not None and begins_anew and not folder.has_commit(start.attempt):
         if was_part_of(folder, start.attempt, launch):
@@ -342,8 +350,9 @@ def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_o
     return Refused(
         f"{len(folder.committed)} committed points lie in {folder.root} and none can be used"
         + (f" ({problems})" if problems else "")
-        + "; a start from random weights would throw that work away. Restore the files named above from a "
-        "backup, or begin anew on purpose with --start-over",
+        + "; a start from random weights would throw that work away. Look whether every storage is mounted where it "
+        "was, and restore the files named here from a backup; else another line may be whole "
+        "(--load-data-checkpoint-attempt). --start-over begins anew on purpose",
         passed_over,
         damaged=True,
     )

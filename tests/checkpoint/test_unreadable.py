@@ -38,7 +38,6 @@ OF_THE_POINT = {
     "model": "value/iter_0000004",
     "shard": "value/iter_0000004/__0_0.distcp",
     "metadata": "policy/iter_0000004/.metadata",
-    "save folder": "checkpoints/value",
 }
 OF_THE_JOB = {"attempts": "data_checkpoint/attempts", "root": "data_checkpoint"}
 OF_THE_ATTEMPT = {"attempt": "attempts/0002", "start": "attempts/0002/start.json"}
@@ -147,8 +146,6 @@ def test_what_never_answers_is_waited_for_once(two: JobOnDisk) -> None:
 def test_a_start_may_go_back_on_purpose_from_what_can_never_be_read_again(
     two: JobOnDisk, what: str, number: int
 ) -> None:
-    if what == "save folder":
-        pytest.skip("all models of the role lie there")
     with failing((OF_THE_POINT | OF_THE_ATTEMPT)[what], number):
         outcome = chosen(two, load_data_checkpoint_iteration=2)
         assert isinstance(outcome, Resume), outcome

@@ -84,6 +84,16 @@ def test_a_megatron_that_is_too_old_ends_the_start(of_version: Callable[[str], t
     assert "megatron-core 0.11.0 is too old: megatron_resume is tested with 0.17.1, 0.18.2, 0.19.2" in log
 
 
+def test_a_relative_path_in_another_folder_begins_fresh_and_says_which_folder_that_is(
+    probe: Probe, saved: JobOnDisk, tmp_path: Path
+) -> None:
+    found = probe("--data-checkpoint-path", "data_checkpoint")  # where the job was begun
+    assert "is relative" not in found["log"]
+    asked = probe("--data-checkpoint-path", "runs/data_checkpoint", "--save", "saves", "--load", "saves")
+    said = f"--data-checkpoint-path runs/data_checkpoint is relative, and means {tmp_path}/runs/data_checkpoint here"
+    assert asked["log"].count(said) == 1
+
+
 def test_switched_off_every_argument_is_left_alone(probe: Probe, saved: JobOnDisk) -> None:
     report = probe("--no-enable-resume-training")
     assert report["code"] == 0, report["log"][-3000:]

@@ -1,12 +1,13 @@
 """Storage fails under a running job: that costs the point that was being saved, and nothing else."""
 
+import errno
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.runs import Ended, Run, assert_identical
+from support.runs import ALONE, Ended, Run, assert_identical
 
 MODELS = 64 << 20  # bytes; a run of three episodes saves about 20 MB a role
 DATA = 1 << 20
@@ -75,6 +76,24 @@ def test_a_run_that_can_commit_nothing_any_more_stops_and_says_why(
     run.finish()
     assert points(run) == [6, 4, 2]
     assert_identical(run, undisturbed("dp2"))
+
+
+def test_a_commit_that_cannot_be_looked_up_costs_a_restart_and_no_iteration(
+    new_run: Callable[..., Run], undisturbed: Callable[[str], Run]
+) -> None:
+    """Going back to nothing would be the end of what it had trained."""
+    run = new_run(ALONE, "--resume-read-timeout", "1")
+    run.killed("save.begin@policy:2", committed=2)
+    stale = {"FAULT": "iter_0000002.a0001/COMMITTED", "ERRNO": str(errno.ESTALE)}
+    ended = run.start(tamper="storage.does_not_answer", env={**stale, "TIMES": "1000000"})
+    assert ended.refused_with == 203, ended.log[-6000:]
+    ended.line(r"start refused: .*iter_0000002.a0001/COMMITTED cannot be read: Stale file handle \(asked for 1 s\)")
+    assert "starts fresh" not in ended.log
+    ended = run.start(tamper="storage.does_not_answer", env={**stale, "TIMES": "2"})
+    assert ended.code == 0, ended.log[-6000:]
+    ended.line(r"COMMITTED cannot be read: Stale file handle; it is tried again for 1 s")
+    ended.line(r"resumes from iteration 2 of attempt 1")
+    assert_identical(run, undisturbed(ALONE))
 
 
 def spoiled(run: Run, fault: str, at: Path, **more: str) -> Ended:

@@ -73,3 +73,16 @@ def notes_what_is_durable():
             file.write(json.dumps([os.fstat(descriptor).st_ino, holds]) + "\n")
 
     os.fsync = fsync
+
+
+def does_not_answer():
+    """Looks at paths that end with FAULT fail with ERRNO, the first TIMES times in a process."""
+    original, fired = os.lstat, SimpleNamespace(count=0)
+
+    def lstat(path, **kwargs):
+        if fired.count < int(os.environ["TIMES"]) and os.fsdecode(path).endswith(os.environ["FAULT"]):
+            fired.count += 1
+            raise OSError(int(os.environ["ERRNO"]), os.strerror(int(os.environ["ERRNO"])), os.fsdecode(path))
+        return original(path, **kwargs)
+
+    os.lstat = lstat
