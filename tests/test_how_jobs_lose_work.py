@@ -36,6 +36,10 @@ LINES = {
         "watch/test_planted.py::test_what_is_planted_where_stacks_go_keeps_no_hung_rank",
         "watch/test_planted.py::test_a_hung_rank_is_ended_though_the_storage_gives_no_answer",
     ),
+    "a storage without links: each start takes a number, fails, and names rights that are not missing": (
+        "adapter/test_links.py::test_a_start_on_a_storage_without_links_says_so_and_leaves_nothing",
+        "adapter/test_links.py::test_a_start_that_the_storage_fails_on_the_way_leaves_no_attempt",
+    ),
     "a .nfs file or a copy's temporary lay in a model's folder at its save: the point is damaged once it is gone": (
         "checkpoint/test_momentary.py::test_a_point_is_whole_after_what_was_there_for_a_moment_is_gone_or_grew",
         "checkpoint/test_momentary.py::test_a_receipt_of_an_older_release_that_names_one_is_still_of_a_whole_point",

@@ -4,6 +4,8 @@ import logging
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +15,7 @@ from ..checkpoint.folder import Folder, read_folder, read_point, read_start
 from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
 from ..checkpoint.layout import PointName, point_path
 from ..checkpoint.leases import Lease, Watch
+from ..checkpoint.links import check_links
 from ..checkpoint.lives import iteration_reached
 from ..checkpoint.records import Launch, Start
 from ..checkpoint.untrained import write_untrained
@@ -114,33 +117,57 @@ def _open(root: Path, config: ResumeConfig, lease: Lease, watch: Watch) -> Begun
     folder, outcome = decide(root, config, launch)
     accepted(outcome)  # a refused start leaves no trace
     check_free(folder, config, watch.lives)
+    check_links(root)
     number = attempts.take_number(root)
-    try:
+    with _given_back_on_failure(root, number):
         began_meanwhile = attempts.started(root) - set(folder.starts)
         _let_yield(root, began_meanwhile, config, watch)
         # Again: whoever lived until now may have committed, and from here on nobody smaller stays.
         folder, outcome = decide(root, config, launch)
         outcome = accepted(outcome)
-    except ResumeError:
-        attempts.give_back(root, number)
+        held = dict.fromkeys(roles_here(config), lease)
+        for role, lease in held.items():  # before the attempt can be seen, so that it is never seen unheld
+            leases.claim(root, number, role, lease)
+        crash_point("attempt.held")
+        start = _start(number, outcome, folder, config, launch)
+        newer = lineage_before(folder, outcome)
+        if newer is not None:
+            write_untrained(root, number, newer)
+        attempts.write_start(root, start)
+    with _withdrawn_on_failure(root, number):
+        _check_still_newest(root, start)
+    return Begun(outcome, start, held, joined=False)
+
+
+@contextmanager
+def _given_back_on_failure(root: Path, number: int) -> Iterator[None]:
+    """A start that is refused, or that the storage fails, leaves nothing of an attempt that nobody saw begin."""
+    try:
+        yield
+    except (ResumeError, OSError):
+        with suppress(OSError, ResumeError):
+            if not attempts.has_started(root, number):
+                attempts.give_back(root, number)
         raise
-    held = dict.fromkeys(roles_here(config), lease)
-    for role, lease in held.items():  # before the attempt can be seen, so that it is never seen unheld
-        leases.claim(root, number, role, lease)
-    crash_point("attempt.held")
-    start = _start(number, outcome, folder, config, launch)
-    newer = lineage_before(folder, outcome)
-    if newer is not None:
-        write_untrained(root, number, newer)
-    attempts.write_start(root, start)
-    if attempts.attempt_numbers(root)[-1] > number:
+
+
+@contextmanager
+def _withdrawn_on_failure(root: Path, number: int) -> Iterator[None]:
+    try:
+        yield
+    except (ResumeError, OSError):
         attempts.withdraw(root, number)
+        raise
+
+
+def _check_still_newest(root: Path, start: Start) -> None:
+    """Raises RejoinError where a newer attempt began meanwhile, or the point that this one continues from is gone."""
+    number = start.attempt
+    if attempts.attempt_numbers(root)[-1] > number:
         raise RejoinError(f"attempt {number} began while a newer one did; restart to join it")
     # Only now: retention of another process looks for newer attempts after it took a point away.
     if start.parent is not None and not commit.is_committed(point_path(root, start.parent)):
-        attempts.withdraw(root, number)
         raise RejoinError(f"{start.parent} was removed while attempt {number} began; restart to choose again")
-    return Begun(outcome, start, held, joined=False)
 
 
 def _let_yield(root: Path, others: set[int], config: ResumeConfig, watch: Watch) -> None:

@@ -272,7 +272,7 @@ def save_folder(root: Path, receipt: Receipt) -> Path:
 def _may_hold(save: Path, iteration: int) -> bool:
     """Whether a model of that iteration is there, in its place or moved aside; its content is looked at later."""
     name = model_folder(iteration)
-    return is_folder(save / name) or bool(_moved_aside(save, name))
+    return is_folder(save / name) or bool(moved_aside(save, name))
 
 
 def find_model(save: Path, receipt: Receipt, digest_of: DigestOf) -> Path:

@@ -17,6 +17,7 @@ from .events import Committed, Finished, append, events_path
 from .folder import read_folder
 from .launch_key import launch_key
 from .layout import PointName, model_folder
+from .links import check_links
 from .model_files import problem_with_files, record_files
 from .records import DataCheckpoint, ModelFile, Moment, Receipt, Request, Start, read_bytes
 
@@ -81,6 +82,7 @@ def check_apart(root: Path, other: Path) -> None:
 
 
 def _first_attempt(root: Path) -> int:
+    check_links(root)
     number = take_number(root)
     if number != 1:
         give_back(root, number)

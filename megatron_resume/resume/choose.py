@@ -329,8 +329,8 @@ def _without_point(folder: Folder, start: Start | None, launch: Launch, passed_o
     if not folder.committed and start is not None and start.parent is not None:
         return Refused(
             f"attempt {start.attempt} continued from {start.parent}, but {folder.root} holds no committed point. "
-            "Restore its points from a backup, or mount its storage again; or begin anew on purpose: empty each --save, "
-            "and type --start-over",
+            "Restore its points from a backup, or mount its storage again; or begin anew on purpose: empty each --save,"
+            " and type --start-over",
             passed_over,
             damaged=True,
         )
