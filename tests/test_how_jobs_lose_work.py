@@ -36,6 +36,25 @@ LINES = {
         "watch/test_planted.py::test_what_is_planted_where_stacks_go_keeps_no_hung_rank",
         "watch/test_planted.py::test_a_hung_rank_is_ended_though_the_storage_gives_no_answer",
     ),
+    "a living holder counts as dead: two launches of one name take the job from each other": (
+        "adapter/test_leases.py::test_how_often_a_launch_was_restarted_is_no_proof_of_death",
+        "adapter/test_leases.py::test_a_lease_that_cannot_be_read_for_a_moment_is_nobodys_death",
+        "adapter/test_leases.py::test_a_holder_is_waited_for_as_long_as_it_may_give_no_sign",
+        "adapter/test_starting.py::test_two_launches_of_one_name_on_two_machines_do_not_take_the_job_from_each_other",
+    ),
+    "the same command typed again fails every other time: ranks take the last start's lease for their own": (
+        "real_megatron/test_typed_again.py::test_ten_starts_in_a_row_are_ten_resumes",
+    ),
+    "a checkpoint worker is killed where memory is out: the job stands still for an hour": (
+        "real_megatron/test_helper_deaths.py::test_a_killed_worker_ends_its_rank_and_the_next_start_goes_on",
+    ),
+    "a job that stops at an iteration is told as finished": (
+        "real_megatron/test_planned_ends.py::test_a_planned_end_is_none_of_the_job",
+    ),
+    "Slurm's --signal=USR1 kills the job without a save": (
+        "launch/test_parent.py::test_stopped_it_stops_all_and_says_so",
+        "real_megatron/test_launched_stops.py::test_what_came_to_launch_is_named_by_status",
+    ),
     "a storage without links: each start takes a number, fails, and names rights that are not missing": (
         "adapter/test_links.py::test_a_start_on_a_storage_without_links_says_so_and_leaves_nothing",
         "adapter/test_links.py::test_a_start_that_the_storage_fails_on_the_way_leaves_no_attempt",
