@@ -102,7 +102,7 @@ def launched(stage: Stage) -> None:
         folder.mkdir()
     ending = RankEnding(rank=0, restart=0, exit_code=1, error="", message="", fatal=False, root="", time_s=0.0)
     write_ending(str(folder), 7, ending)
-    ask_to_stop(folder)
+    ask_to_stop(folder, "SIGTERM")
 
 
 def stacks(stage: Stage) -> None:
@@ -346,6 +346,8 @@ PLACES = {
     "policy.py": "a file that a person named",
     "cli/policy.py": "a file that a person named",
     "cli/script.py": "a file that a person named",
+    "plain_yaml.py": "a file that a person named",
+    "checkpoint/links.py": "new files under names that nobody can know",
     "cli/environment.py": "files of installed packages",
     "cli/chatlearn_calls.py": "a file that a person named",
     "cli/launch.py": "/dev/null",

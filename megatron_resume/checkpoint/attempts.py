@@ -46,8 +46,9 @@ def _attempts_with_points(root: Path) -> list[int]:
 def give_back(root: Path, number: int) -> None:
     """Remove the folder of an attempt that was not begun: a refused start leaves no trace."""
     path = attempt_path(root, number)
+    names = listed(path)
     with folder_below(root, path) as folder:
-        for name in os.listdir(folder):
+        for name in names:
             os.unlink(name, dir_fd=folder)
     with folder_below(root, path.parent) as attempts:
         os.rmdir(path.name, dir_fd=attempts)

@@ -361,7 +361,6 @@ OTHERWISE = {
     "storage.py": {"lstat", "listdir"},
     "imported.py": {"is_symlink", "is_file", "rglob", "walk", "glob"},  # of another project, by a command
     "chatlearn.py": {"listdir", "is_symlink"},
-    "leases.py": {"lexists"},
 }
 
 
