@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,11 +97,11 @@ def test_a_start_that_the_storage_fails_on_the_way_leaves_no_attempt(
     os.makedirs(job.root / "attempts")
     before, link, calls = contents(job.root), os.link, list[object]()
 
-    def failing(source: Path, target: Path) -> None:
+    def failing(source: Path | str, target: Path | str, **by: Any) -> None:
         calls.append(target)
         if len(calls) == fails_at:
             raise OSError(number, os.strerror(number), str(source), None, str(target))
-        link(source, target)
+        link(source, target, **by)
 
     monkeypatch.setattr(os, "link", failing)
     config = ResumeConfig(data_checkpoint_path=str(job.root), trained_roles=job.roles)

@@ -188,6 +188,7 @@ def test_a_file_system_without_links_is_said_to_lack_them(
         "link": lambda: atomic.write_new(tmp_path / "start.json", b""),
         "symlink": lambda: fencing.make_own_name(tmp_path, 1, "policy", "/save"),
     }
+    (tmp_path / "attempts" / "0001").mkdir(parents=True)
     monkeypatch.setattr(os, lacking, refuse)
     with pytest.raises(ConfigError, match="lacks hard or symbolic links"), naming_the_path(tmp_path):
         make[lacking]()
