@@ -342,8 +342,6 @@ PLACES = {
     "watch/kernel.py": "/proc and /dev/kmsg",
     "watch/ended.py": "a folder of mkdtemp",
     "launch/parent.py": "a folder of mkdtemp",
-    "sources.py": "a file that a person named",
-    "policy.py": "a file that a person named",
     "cli/policy.py": "a file that a person named",
     "cli/script.py": "a file that a person named",
     "plain_yaml.py": "a file that a person named",

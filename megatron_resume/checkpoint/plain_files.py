@@ -69,7 +69,9 @@ def folder_below(base: Path, path: Path) -> Iterator[int]:
             os.close(above)
         yield descriptor
     except OSError as error:
-        error.filename, error.filename2 = _whole(path, error.filename), _whole(path, error.filename2)
+        error.filename = _whole(path, error.filename)
+        if error.filename2 is not None:  # set, it would be printed
+            error.filename2 = _whole(path, error.filename2)
         raise
     finally:
         os.close(descriptor)

@@ -17,7 +17,7 @@ from megatron_resume.resume.choose import Fresh
         (None, "policy has no --save"),
         ("s3://bucket/policy", "s3://bucket/policy'; resume points need a POSIX folder"),
         ("msc://profile/policy", "shared by all nodes: change --save"),
-        ("/runs/\udcff/policy", r"'/runs/\udcff/policy'; resume points need a POSIX folder with a UTF-8 name"),
+        ("/runs/\udcff/policy", r"'/runs/\udcff/policy', a name that is not UTF-8"),
     ],
 )
 def test_such_a_save_folder_is_refused(save: str | None, said: str) -> None:

@@ -357,7 +357,6 @@ OTHERWISE = {
     "model_files.py": {"lstat", "walk"},  # of a save that just ended, whose failure costs that save; through `ask`
     "folder.py": {"lstat"},
     "fencing.py": {"readlink"},
-    "removal.py": {"walk", "lstat"},  # deletes; what it does not see stays
     "storage.py": {"lstat", "listdir"},
     "imported.py": {"is_symlink", "is_file", "rglob", "walk", "glob"},  # of another project, by a command
     "chatlearn.py": {"listdir", "is_symlink"},
