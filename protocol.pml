@@ -12,7 +12,7 @@
  *
  * Three lives of the job, two trained roles, per life two saves (of two iterations) in flight, which finish in any
  * order. A step is what one system call makes visible to others. Between any two steps every other process may act,
- * and death may come. There are two environments:
+ * and death may come. There are three environments:
  *
  *   kill   (default) A start is refused while a holder is alive. Processes die at any step. Megatron's writers may
  *          survive them as orphans and go on at any time. A check for a newer attempt and what it guards are one step:
@@ -21,13 +21,18 @@
  *          hangs), others take it for dead, and it goes on later. So no start is refused because of a holder, and a
  *          commit that was checked may come after newer attempts. A process that is never scheduled again has died,
  *          so all deaths are in here, too.
+ *   LEASES As kill, but who holds the job is told by leases alone, while each renews its own (adapter/lease_keeper.py):
+ *          a start that stands on the same machine sees who died; on another it suspects each holder, and watches its
+ *          lease until it was renewed, or for as long as its holder has to renew it; or it cannot be read at all. How
+ *          long that is, is not in here: a watch ends in vain only where the holder is dead. A holder whose storage
+ *          does not take its renewals is in HELD.
  *
  * Megatron's folders are shared, and it opens its files by name, however late. So each attempt reaches them by a name
  * of its own (checkpoint/fencing.py), which the next attempt takes away before it moves or saves anything.
  *
  * Left out, on purpose: the bytes and formats of files, torn writes and power cuts (rule 1: a file of ours appears
  * whole or not at all, so writing one is a single step); damage, digests and modification times (tests mutate real
- * files); the tracker (nobody trusts it: `ckpt_step` pins the iteration, the audit compares); leases and their clock
+ * files); the tracker (nobody trusts it: `ckpt_step` pins the iteration, the audit compares); the clock of leases
  * (see the environments); a job per role and joining (here one process holds both roles; that a member commits while
  * another opens the next attempt is HELD's late commit); ranks other than 0; frozen roles; starts anew on request,
  * --take-over, and naming an old line; retention; stale directory listings; numbers that are given back and taken
@@ -46,9 +51,10 @@
  *   back once       a request moves the job back once
  *   whole commit    a visible commit names a receipt of each role and the data, of its own attempt and moment
  *   one line        an attempt that trains has seen every smaller attempt that ever trained
- *   one trainer     two attempts that are alive never both load or train (kill)
+ *   one trainer     two attempts that are alive never both load or train (kill, LEASES)
  *   never lost      the newest point of the live line stays whole, so no start is refused for want of it
  *   one trains      of starts that race one trains, if nothing dies (NO_DEATH)
+ *   held by one     a start that is refused because somebody holds the job was watching one who lived (LEASES)
  *
  * Each other switch breaks the protocol in one place; tools/model.sh expects a law to fail then.
  */
@@ -346,16 +352,74 @@ inline take_names() {
 #define SUPERSEDED START_ABOVE /* newer_than: a larger attempt has begun */
 #endif
 
+#ifdef LEASES
+/* leases.py, Watch: who is watched by whom, and has not renewed since. A renewal takes the bit away. */
+#define WATCHES(w, n) (1 << (((w) - 1) * LIVES + (n) - 1))
+#if LIVES == 2
+#define WATCHED(n) (WATCHES(1, n) | WATCHES(2, n))
+#define WATCHED_BY(w) (WATCHES(w, 1) | WATCHES(w, 2))
+#else
+#define WATCHED(n) (WATCHES(1, n) | WATCHES(2, n) | WATCHES(3, n))
+#define WATCHED_BY(w) (WATCHES(w, 1) | WATCHES(w, 2) | WATCHES(w, 3))
+#endif
+short unrenewed;
+bool apart; /* the processes run on different machines: none can see how another is */
+
+#if defined(SUSPECT_IS_DEAD)
+#define SEEN_DEAD(n) (apart || !up[n]) /* broken: told by how often the launcher restarted */
+#elif defined(NOBODY_IS_SEEN_DEAD)
+#define SEEN_DEAD(n) false
+#else
+#define SEEN_DEAD(n) (!apart && !up[n])
+#endif
+#ifdef WAITS_ITS_OWN_TIME
+#define IN_VAIN_IF(n) true /* broken: for a shorter time than the holder's */
+#else
+#define IN_VAIN_IF(n) !up[n]
+#endif
+#ifdef UNREADABLE_IS_FREE
+#define IF_UNREADABLE skip /* broken: every error of a read is "no lease" */
+#else
+#define IF_UNREADABLE LATER
+#endif
+#define LATER known = 0; goto later /* refused: nothing was changed; the launcher or a person tries again */
+#define BEGAN_LAST(n) (me != (n) && (known >> (n)) == 1)
+
+/* check_free, of the newest attempt that had begun when the folder was read */
+inline watch(n) {
+    if
+    :: atomic { !BEGAN_LAST(n) || SEEN_DEAD(n) }
+    :: atomic {
+        BEGAN_LAST(n) && !SEEN_DEAD(n) && !apart ->
+        assert(up[n]); /* law: held by one */
+        LATER }
+    :: atomic { BEGAN_LAST(n) && !SEEN_DEAD(n) && apart -> unrenewed = unrenewed | WATCHES(me, n) };
+        if
+        :: atomic { !(unrenewed & WATCHES(me, n)) -> LATER }
+        :: atomic { (unrenewed & WATCHES(me, n)) && IN_VAIN_IF(n) -> unrenewed = unrenewed & ~WATCHES(me, n) }
+        :: atomic { unrenewed = unrenewed & ~WATCHES(me, n); IF_UNREADABLE } /* all the while */
+        fi
+    fi
+}
+#define UNWATCH unrenewed = unrenewed & ~WATCHED_BY(me);
+#else
+#define UNWATCH
+#endif
+
 #ifdef HELD
 #define STOP goto gone
 #define MAY_START true
 #else
 #define STOP die(me); goto gone
+#ifdef LEASES
+#define MAY_START true /* see watch */
+#else
 #define HOLDS(n) (me != (n) && up[n] && (starts & (1 << (n))))
 #if LIVES == 2
 #define MAY_START !(HOLDS(1) || HOLDS(2))
 #else
 #define MAY_START !(HOLDS(1) || HOLDS(2) || HOLDS(3))
+#endif
 #endif
 #endif
 
@@ -463,6 +527,9 @@ proctype Life(byte me) {
         fi;
 #endif
         /* rank 0 decides from the folder as it is. A refused start changes nothing; the person tries again later. */
+#ifdef LEASES
+later:
+#endif
         do
         :: atomic {
             MAY_START -> d_step { choose(starts, commits) };
@@ -472,6 +539,13 @@ proctype Life(byte me) {
             :: else -> known = starts; break
             fi }
         od;
+#ifdef LEASES
+        watch(1);
+        watch(2);
+#if LIVES == 3
+        watch(3);
+#endif
+#endif
 #ifdef NO_SECOND_DECISION
         atomic { parent_i[me] = found_i; parent_a[me] = found_a; by_request[me] = asked; forget() };
 #endif
@@ -668,7 +742,7 @@ proctype Life(byte me) {
             way = 0; begun[me]++ }
         :: atomic { !up[me] || SUPERSEDED -> STOP } /* at a renewal */
         od
-    } unless { atomic { death[me]?0 -> known = 0; seen = 0; way = 0; policy = 0; value = 0 } };
+    } unless { atomic { death[me]?0 -> UNWATCH known = 0; seen = 0; way = 0; policy = 0; value = 0 } };
 gone:
 #ifdef NO_DEATH
     atomic { ended++; assert(ended < LIVES || trained) /* law: one trains */
@@ -677,6 +751,17 @@ gone:
     skip
 #endif
 }
+
+/* ------------------------------------------------------------------ leases */
+
+#ifdef LEASES
+proctype Keeper(byte me) {
+end:
+    do
+    :: atomic { up[me] && (starts & (1 << me)) && (unrenewed & WATCHED(me)) -> unrenewed = unrenewed & ~WATCHED(me) }
+    od
+}
+#endif
 
 /* ------------------------------------------------------------------ Megatron's writers; they outlive their life */
 
@@ -791,10 +876,20 @@ init {
     byte n = 1;
     atomic {
         do
-        :: n <= LIVES -> up[n] = true; run Life(n); run Megatron(n); run Writer(n, 0); run Writer(n, 1); n++
+        :: n <= LIVES -> up[n] = true; run Life(n); run Megatron(n); run Writer(n, 0); run Writer(n, 1);
+#ifdef LEASES
+            run Keeper(n);
+#endif
+            n++
         :: else -> break
         od;
         n = 0;
+#ifdef LEASES
+        if
+        :: apart = 0
+        :: apart = 1
+        fi;
+#endif
 #if !defined(HELD) && !defined(NO_DEATH)
         run Death()
 #endif

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from megatron_resume.checkpoint import storage
 from support.eventful_job import EventfulJob
 from support.job_on_disk import JobOnDisk
 from support.pool import Pool
@@ -92,6 +93,13 @@ def server(pool: Pool) -> Iterator[Server]:
     started = Server(pool)
     yield started
     started.close()
+
+
+@pytest.fixture(autouse=True)
+def no_patience_from_tests_before() -> Iterator[None]:
+    """A start in this process may have asked a storage to be waited for, as one thread does until it ends."""
+    with storage.patience(0):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -148,8 +148,8 @@ FILES = {
     "two documents": ("max_restarts: 1\n---\nmax_restarts: 2\n", "cannot be read as YAML"),
     "base 60": ("max_restarts: " + "1" + ":59" * 300_000, "has a number of 900001 characters"),
     "digits": ("max_restarts: " + "9" * 500_000, "has a number of 500000 characters"),
-    "deep": ("max_restarts: " + "[" * 100_000, "nested too deeply"),
-    "many": ("retry: [" + "1," * 150_000 + "]", "holds more than 100000 values"),
+    "deep": ("max_restarts: " + "[" * 10_000, "nested too deeply"),
+    "many": ("retry: [" + "1," * 100_001 + "]", "holds more than 100000 values"),
     "long": ("#" * (MAX_BYTES + 1), f"has more than {MAX_BYTES} bytes"),
     "no text": ("max_restarts: \x00", "cannot be read as YAML"),
 }

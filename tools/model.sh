@@ -96,12 +96,13 @@ laws() {
     holds "the same, and a roll back is requested" "$kill,back once" $big -DREQUEST
     holds "3 lives, the newest point may not be loaded" "$kill" $back
     holds "3 starts at once, nothing dies" "$kill,one trains" $race
+    holds "3 lives, who lives is told by leases alone" "$kill,held by one" -DLEASES $big
     holds "3 lives, held still at any step for any time" "$held" -DHELD $small
     holds "2 lives, held still, 2 saves in flight each" "$held" -DHELD $two
     holds "3 lives, held still, and a roll back is requested" "$held,back once" -DHELD $small -DREQUEST
     echo
     for law in "one moment" "as receipted" "newest point" "no fresh start" "back once" "whole commit" "one line" \
-        "one trainer" "never lost" "one trains"; do
+        "one trainer" "never lost" "one trains" "held by one"; do
         printf 'law      %10s states         %s\n' "${states_of[$law]:-0}" "$law"
         [ -n "${states_of[$law]:-}" ] || failed=1
     done
@@ -115,6 +116,10 @@ mutants() {
     fails caught NO_SECOND_DECISION "one line" $big -DNO_SECOND_DECISION
     fails caught NO_LARGER_CHECK "one trainer" $big -DNO_LARGER_CHECK
     fails caught NO_YIELDING "one trainer" $big -DNO_YIELDING
+    fails caught SUSPECT_IS_DEAD "one trainer" -DLEASES $small -DSUSPECT_IS_DEAD
+    fails caught UNREADABLE_IS_FREE "one trainer" -DLEASES $small -DUNREADABLE_IS_FREE
+    fails caught WAITS_ITS_OWN_TIME "one trainer" -DLEASES $small -DWAITS_ITS_OWN_TIME
+    fails caught NOBODY_IS_SEEN_DEAD "held by one" -DLEASES $small -DNOBODY_IS_SEEN_DEAD
     fails caught DECIDES_BEFORE_YIELDING "no fresh start" $big -DDECIDES_BEFORE_YIELDING
     fails caught READS_POINTS_FIRST "no fresh start" -DHELD $small -DREADS_POINTS_FIRST
     fails caught REQUEST_EVERY_TIME "back once" $big -DREQUEST -DREQUEST_EVERY_TIME

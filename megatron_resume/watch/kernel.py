@@ -1,12 +1,17 @@
 """What Linux tells about another process of this machine: its end, its state, where its threads are."""
 
+import fcntl
 import os
 import re
 import signal
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
 _EXIT_CODE = 49  # place in /proc/<pid>/stat behind the name: field 52 of proc(5)
+_INFO = struct.Struct("Q52xi")  # of linux/pidfd.h, pidfd_info: what is asked for and told, and the status
+_INFO_EXIT = 1 << 3
+_GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11  # _IOWR(0xFF, 11, struct pidfd_info)
 _KMSG_BYTES = 8_192  # of one record
 _CGROUP_EVENTS = Path("/sys/fs/cgroup/memory.events")
 _STATES = {
@@ -26,10 +31,27 @@ def state(pid: int) -> str:
     return _STATES.get(fields[0], fields[0]) if fields else "gone"
 
 
-def wait_status(pid: int) -> int | None:
-    """How it ended, as `os.waitstatus_to_exitcode` reads it; None where its parent collected it already."""
+def wait_status(pid: int, descriptor: int | None = None) -> int | None:
+    """How it ended, as `os.waitstatus_to_exitcode` reads it; None where nobody can tell any more.
+
+    Args:
+        descriptor: that `os.pidfd_open` gave for it: Linux 6.15 and newer tell it also after its parent collected it.
+    """
     fields = _stat(Path(f"/proc/{pid}/stat"))
-    return int(fields[_EXIT_CODE]) if fields and fields[0] in "ZX" else None
+    if fields and fields[0] in "ZX":
+        return int(fields[_EXIT_CODE])
+    return None if descriptor is None else _status_of_collected(descriptor)
+
+
+def _status_of_collected(descriptor: int) -> int | None:
+    info = bytearray(_INFO.size)
+    _INFO.pack_into(info, 0, _INFO_EXIT, 0)
+    try:
+        fcntl.ioctl(descriptor, _GET_INFO, info)
+    except OSError:  # an older kernel
+        return None
+    told, status = _INFO.unpack(info)
+    return status if told & _INFO_EXIT else None
 
 
 def has_open(pid: int, descriptor: int | None = None) -> bool:

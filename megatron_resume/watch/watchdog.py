@@ -170,7 +170,7 @@ class Watchdog:
 
     def _has_ended(self) -> None:
         """By itself, or somebody killed it."""
-        status, board, now_s = kernel.wait_status(self._watched.pid), self._board.copy(), time.monotonic()
+        status, board, now_s = kernel.wait_status(self._watched.pid, self._rank), self._board.copy(), time.monotonic()
         code = None if status is None else os.waitstatus_to_exitcode(status)
         error, said = board.read("error"), int(board.exit_code)
         if code == 0 or (code is None and board.phase_name == "exit" and not error and not said):

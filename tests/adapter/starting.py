@@ -1,12 +1,15 @@
-"""One process that starts like rank 0 of a job and says what came of it; run by test_starting.py.
+"""One process that starts like rank 0 of a job and says what came of it; for tests of starts.
 
 starting.py ROOT [role=policy] [lease_time=SECONDS] [take_over] [hold]
+    [other_machine=NAME] [user=NUMBER] [private] [unreadable] [crash]
 """
 
+import errno
 import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from megatron_resume.adapter import life, start
 from megatron_resume.adapter.decision import roles_here
@@ -26,6 +29,18 @@ def main() -> int:
         take_over="take_over" in words,
         resume_lease_time=int(words.get("lease_time", "30")),
     )
+    if "user" in words:
+        os.setgroups([])
+        os.setuid(int(words["user"]))
+    if "private" in words:
+        os.umask(0o077)
+    if "unreadable" in words:
+        from megatron_resume.checkpoint import leases
+
+        def fails(path: Path) -> NoReturn:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+        leases.open_plain = fails
     if "other_machine" in words:  # nobody can see from outside whether its process runs
         from megatron_resume.checkpoint import launch_key
 

@@ -251,7 +251,7 @@ def what_is_wrong(spare: Spare, outcome: Outcome) -> str | None:
     return None
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_no_mutation_of_a_run_ends_in_a_traceback_a_wrong_resume_or_a_fresh_start(spare: Spare, count: int) -> None:
     chance = random.Random(SEED)
     ends = {Resume: 0, Refused: 0, Fresh: 0}

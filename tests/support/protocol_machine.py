@@ -6,6 +6,7 @@ is never continued it was killed there, and its files lie as they lay. Only the 
 process ids, boots, clocks, listings, fsync, and Megatron's writing and reading of model files.
 """
 
+import errno
 import itertools
 import json
 import os
@@ -170,6 +171,7 @@ class Process:
     state: tuple[Any, Any, Any] = (None, None, None)  # the package's globals in this process
     hidden: set[str] = field(default_factory=set)  # names that its next listings do not show
     hidden_for: int = 0
+    unreadable: bool = False  # the storage does not show it the leases of others
     asynchronous: bool = False
     load_fails: bool = False
 
@@ -251,6 +253,7 @@ class World:
         enter(mock.patch.object(start, "time", clock))
         enter(mock.patch.object(leases, "time", clock))
         enter(mock.patch.object(leases, "is_gone", self._is_gone))
+        enter(mock.patch.object(leases, "open_plain", self._opening(leases.open_plain)))
         enter(mock.patch.object(life, "begin", lambda _: None))  # the endings of these processes are not Python's
         states = types.SimpleNamespace(unpack=lambda shared: (None, {}, {}), key="", unused=())
         enter(mock.patch.object(ranks, "data_parallel", lambda: (0, 1)))
@@ -337,6 +340,14 @@ class World:
             return [name for name in names if name not in process.hidden]
 
         return listing
+
+    def _opening(self, original: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        def opening(path: Path) -> Any:
+            if self.running is not None and self.running.unreadable:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            return original(path)
+
+        return opening
 
     # The pretended Megatron
 

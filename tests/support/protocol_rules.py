@@ -92,6 +92,7 @@ class Protocol(RuleBasedStateMachine):
         request=requests,
         take_over=st.sampled_from([False, False, False, True]),
         stale=st.one_of(st.just(0), st.just(0), st.integers(1, 3)),
+        unreadable=st.sampled_from([False, False, False, True]),
         until=stop,
     )
     def start(
@@ -102,9 +103,10 @@ class Protocol(RuleBasedStateMachine):
         request: tuple[str, int],
         take_over: bool,
         stale: int,
+        unreadable: bool,
         until: int | None,
     ) -> None:
-        """A launcher starts a process: the same launch again, or a new one."""
+        """A launcher starts a process: the same launch again, or a new one. It may not be able to read leases."""
         roles = (role,) if self.one_job_per_role else TRAINED
         earlier = [p for p in self.world.processes if p.roles == roles]
         if again and earlier:
@@ -117,7 +119,9 @@ class Protocol(RuleBasedStateMachine):
             process = self.world.launch(roles, host, job, 0, self._request(*request))
         if stale:
             self._hide_newest(process, stale)
+        process.unreadable = unreadable and not self.one_job_per_role
         self._begin(process, take_over, until)
+        process.unreadable = False
 
     @rule(times=st.integers(1, 3), saves=st.integers(0, 1))
     def fail_to_load_and_be_mended(self, times: int, saves: int) -> None:
@@ -176,12 +180,12 @@ class Protocol(RuleBasedStateMachine):
         certain = until is None and not process.hidden and not any(p.fibers for p in world.processes if p.runs)
         wanted = self._expected_start(process, take_over)
         visible = set(world.points())
-        refused = certain and wanted in ("held", "refused")
+        refused = certain and wanted in ("held", "refused", "unknown")
         before = without_leases(contents(world.base)) if refused else {}
         world.begin(process, take_over=take_over, until=until)
         note = f"{process.launch} {process.request}: {wanted}, code {process.code}"
         if refused:
-            assert process.code in REFUSED, note
+            assert process.code in (REFUSED if wanted != "unknown" else (203,)), note
             assert without_leases(contents(world.base)) == before, f"a refused start left a trace: {note}"
         elif certain:
             assert process.code is None, note
@@ -197,6 +201,8 @@ class Protocol(RuleBasedStateMachine):
         if choice == "refused" or not starts:
             return choice
         newest = max(starts)
+        if process.unreadable and not take_over:
+            return "unknown"  # who holds it, so nobody takes it
         holders = {
             role: holder
             for holder in world.processes
