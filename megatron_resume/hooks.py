@@ -5,6 +5,8 @@ its code is exchanged: whoever holds the object, from before or after, calls the
 is not imported yet is waited for, so the order of imports does not matter. Knows nothing of Megatron.
 """
 
+import functools
+import importlib
 import importlib.abc
 import importlib.util
 import inspect
@@ -17,6 +19,24 @@ from typing import Any, NamedTuple
 from .errors import UnsupportedMegatron
 
 AnyFunction = Callable[..., Any]
+
+
+def imported_late(module: str, name: str) -> Callable[[AnyFunction], AnyFunction]:
+    """The wrapper `name` of `module`, which is imported when what it wraps is first called: most scripts wait less."""
+
+    def wrap(original: AnyFunction) -> AnyFunction:
+        made: AnyFunction | None = None
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal made
+            if made is None:
+                made = getattr(importlib.import_module(module), name)(original)
+            return made(*args, **kwargs)
+
+        return call
+
+    return wrap
 
 
 class Hook(NamedTuple):

@@ -37,7 +37,7 @@ HOMES = {  # who may import what, at module level
 LAZY = ("cli", "__init__")  # may import our own modules inside functions: the CLI runs without torch
 # So may these: what a process needs from its first load or save on is no part of what each import of us costs.
 AT_FIRST_USE = {
-    "megatron_resume.adapter.versions": {"megatron_resume.adapter.loading"},
+    "megatron_resume.adapter.install": {"megatron_resume.adapter.saving", "megatron_resume.adapter.training"},
     "megatron_resume.adapter.arguments": {"megatron_resume.adapter.configuration"},
     "megatron_resume.adapter.saving": {"megatron_resume.adapter.committer", "megatron_resume.adapter.writer"},
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from ..hooks import AnyFunction, Hook, HookSet
+from ..hooks import AnyFunction
 from ..watch import marks
 from . import saving, session, training
 from .at_end import PRIORITY
@@ -61,17 +61,3 @@ def _end(status: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     return status
-
-
-hook_set = HookSet(
-    (
-        Hook(
-            "megatron.rl.rl_utils",
-            "rl_inference_interface_shutdown",
-            (),
-            wrap_shutdown,
-            optional=True,
-            may_be_replaced=True,
-        ),
-    )
-)

@@ -3,10 +3,10 @@
 import atexit
 import logging
 import sys
+from typing import Any
 
 from ..shown import Shown
-from . import hard_exit, loader_workers, saving, session, stopping, training
-from .versions import hook_set
+from .versions import hook_set, other_hooks
 
 logger = logging.getLogger("megatron_resume")
 
@@ -29,10 +29,9 @@ def install() -> None:
     if hook_set.installed:
         return
     hook_set.install()
-    loader_workers.hook_set.install()
-    hard_exit.hook_set.install()
+    other_hooks.install()
     _speak()
-    atexit.register(saving.end_if_unfinished)  # what came first is called last
+    atexit.register(_end_if_unfinished)  # what came first is called last
     atexit.register(_at_exit)
     logger.debug("hooks: %s", ", ".join(f"{hook.name} {hook_set.state(hook)}" for hook in hook_set.hooks))
 
@@ -40,15 +39,12 @@ def install() -> None:
 def uninstall() -> None:
     """Give Megatron its own functions back; waits for pending commits."""
     hook_set.uninstall()
-    loader_workers.hook_set.uninstall()
-    hard_exit.hook_set.uninstall()
+    other_hooks.uninstall()
     _at_exit()
     atexit.unregister(_at_exit)
-    atexit.unregister(saving.end_if_unfinished)
-    saving.forget()
-    session.forget()
-    training.forget()
-    stopping.forget()
+    atexit.unregister(_end_if_unfinished)
+    for module in filter(None, map(_imported, ("saving", "session", "training", "stopping"))):
+        module.forget()
 
 
 def _speak() -> None:
@@ -63,7 +59,21 @@ def _speak() -> None:
         logger.addHandler(handler)
 
 
+def _imported(module: str) -> Any:
+    """One of this folder, if a hook was called that needs it; else it has nothing to do or to forget."""
+    return sys.modules.get(f"{__package__}.{module}")
+
+
+def _end_if_unfinished() -> None:
+    saving = _imported("saving")
+    if saving is not None:
+        saving.end_if_unfinished()
+
+
 def _at_exit() -> None:
-    if session.current() is not None:
+    session = _imported("session")
+    if session is not None and session.current() is not None:
+        from . import saving, training
+
         saving.warn_of_unfinished()
         training.warn_of_no_save()

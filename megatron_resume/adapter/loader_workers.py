@@ -6,7 +6,7 @@ before the loop comes to its last save. (torch 2.13 puts SIGTERM to its workers 
 
 from typing import Any
 
-from ..hooks import AnyFunction, Hook, HookSet
+from ..hooks import AnyFunction
 from ..watch import marks
 from . import helper_deaths, session
 
@@ -19,13 +19,3 @@ def wrap_get_iterator(original: AnyFunction) -> AnyFunction:
             return original(self)
 
     return _get_iterator
-
-
-# Not among Megatron's hooks: torch is imported before there is a Megatron whose version could be looked at.
-hook_set = HookSet(
-    Hook(module, f"{loader}._get_iterator", (), wrap_get_iterator, optional=True, may_be_replaced=True)
-    for module, loader in (
-        ("torch.utils.data.dataloader", "DataLoader"),
-        ("torchdata.stateful_dataloader.stateful_dataloader", "StatefulDataLoader"),
-    )
-)

@@ -4,16 +4,16 @@ A version counts by its first two numbers. What Megatron calls by another name, 
 a hook whose parameters are there is taken to be called as ever.
 """
 
-import functools
 import logging
 import re
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import UnsupportedMegatron
-from ..hooks import AnyFunction, Hook, HookSet
-from . import arguments, early_args, index_builder, planned_end, ranks, saving, stopping, training
+from ..hooks import AnyFunction, Hook, HookSet, imported_late
+from . import ranks
 
 logger = logging.getLogger("megatron_resume")
 
@@ -21,16 +21,10 @@ OLDEST = "0.12"  # of those whose functions have every parameter below; older on
 TESTED = ("0.17.1", "0.18.2", "0.19.2")  # `make test-all` trains, kills and resumes with each of them
 
 
-def _wrap_load_checkpoint(original: AnyFunction) -> AnyFunction:
-    """What looks at a load is imported with the first one: a script that imports us is to wait for little."""
-
-    @functools.wraps(original)
-    def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
-        from . import loading
-
-        return loading.wrap_load_checkpoint(original)(*args, **kwargs)
-
-    return load_checkpoint
+def _ours(wrapper: str) -> Callable[[AnyFunction], AnyFunction]:
+    """One of this folder, by module and name."""
+    module, _, name = wrapper.partition(".")
+    return imported_late(f"{__package__}.{module}", name)
 
 
 # What a wrapper takes where a version has it, and does without elsewhere, is not in `needs`: `release` of
@@ -40,23 +34,30 @@ HOOKS = (
         "megatron.training.arguments",
         "parse_args",
         ("extra_args_provider", "ignore_unknown_args"),
-        arguments.wrap_parse_args,
+        _ours("arguments.wrap_parse_args"),
     ),
-    Hook("megatron.training.arguments", "validate_args", ("args", "defaults"), arguments.wrap_validate),
-    Hook("megatron.training.yaml_arguments", "validate_yaml", ("args",), arguments.wrap_validate, optional=True),
+    Hook("megatron.training.arguments", "validate_args", ("args", "defaults"), _ours("arguments.wrap_validate")),
+    Hook(
+        "megatron.training.yaml_arguments", "validate_yaml", ("args",), _ours("arguments.wrap_validate"), optional=True
+    ),
     Hook(
         "megatron.training.checkpointing",
         "load_args_from_checkpoint",
         ("args",),
-        arguments.wrap_load_args_from_checkpoint,
+        _ours("arguments.wrap_load_args_from_checkpoint"),
     ),
-    Hook("megatron.training.checkpointing", "read_metadata", ("tracker_filename",), early_args.wrap_read_metadata),
-    Hook("megatron.training.initialize", "initialize_megatron", (), arguments.wrap_initialize_megatron),
+    Hook(
+        "megatron.training.checkpointing",
+        "read_metadata",
+        ("tracker_filename",),
+        _ours("early_args.wrap_read_metadata"),
+    ),
+    Hook("megatron.training.initialize", "initialize_megatron", (), _ours("arguments.wrap_initialize_megatron")),
     Hook(
         "megatron.core.datasets.utils",
         "compile_helpers",
         (),
-        index_builder.wrap_compile_helpers,
+        _ours("index_builder.wrap_compile_helpers"),
         optional=True,
         may_be_replaced=True,
     ),
@@ -64,54 +65,73 @@ HOOKS = (
         "megatron.training.checkpointing",
         "save_checkpoint",
         ("iteration", "opt_param_scheduler", "non_persistent_ckpt"),
-        saving.wrap_save_checkpoint,
+        _ours("saving.wrap_save_checkpoint"),
     ),
     Hook(
         "megatron.training.checkpointing",
         "load_checkpoint",
         ("opt_param_scheduler", "load_arg"),
-        _wrap_load_checkpoint,
+        _ours("loading.wrap_load_checkpoint"),
     ),
     Hook(
         "megatron.training.async_utils",
         "schedule_async_save",
         ("async_request",),
-        saving.wrap_schedule_async_save,
+        _ours("saving.wrap_schedule_async_save"),
     ),
     Hook(
         "megatron.training.async_utils",
         "init_persistent_async_worker",
         (),
-        saving.wrap_init_persistent_async_worker,
+        _ours("saving.wrap_init_persistent_async_worker"),
         optional=True,
     ),
     Hook(
         "megatron.training.async_utils",
         "maybe_finalize_async_save",
         ("blocking",),
-        saving.wrap_maybe_finalize_async_save,
+        _ours("saving.wrap_maybe_finalize_async_save"),
     ),
     Hook(
         "megatron.core.optimizer_param_scheduler",
         "OptimizerParamScheduler.step",
         ("increment",),
-        training.wrap_scheduler_step,
+        _ours("training.wrap_scheduler_step"),
     ),
-    Hook("megatron.training.training", "train_step", (), training.wrap_train_step),
+    Hook("megatron.training.training", "train_step", (), _ours("training.wrap_train_step")),
     Hook(
         "megatron.training.dist_signal_handler",
         "DistributedSignalHandler.signals_received",
         (),
-        stopping.wrap_signals_received,
+        _ours("stopping.wrap_signals_received"),
         optional=True,
     ),
-    Hook("megatron.training.training", "evaluate", (), training.wrap_evaluate),
+    Hook("megatron.training.training", "evaluate", (), _ours("training.wrap_evaluate")),
     Hook(
         "megatron.training.training",
         "checkpoint_and_decide_exit",
         ("iteration",),
-        planned_end.wrap_checkpoint_and_decide_exit,
+        _ours("planned_end.wrap_checkpoint_and_decide_exit"),
         optional=True,
+    ),
+)
+
+# What is none of Megatron's versions: torch is imported before there is a Megatron that could be looked at.
+OTHERS = (
+    *(
+        Hook(module, f"{loader}._get_iterator", (), _ours("loader_workers.wrap_get_iterator"), True, True)
+        for module, loader in (
+            ("torch.utils.data.dataloader", "DataLoader"),
+            ("torchdata.stateful_dataloader.stateful_dataloader", "StatefulDataLoader"),
+        )
+    ),
+    Hook(
+        "megatron.rl.rl_utils",
+        "rl_inference_interface_shutdown",
+        (),
+        _ours("hard_exit.wrap_shutdown"),
+        optional=True,
+        may_be_replaced=True,
     ),
 )
 
@@ -168,3 +188,4 @@ def check(module: ModuleType) -> None:
 
 
 hook_set = HookSet(HOOKS, check)
+other_hooks = HookSet(OTHERS)

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from .records import ModelFile
 
-_NAMES = re.compile(
+# As text, compiled where a name is first looked at: every process imports this.
+_NAMES = (
     r"\.nfs[0-9a-f]{8,32}"  # NFS: deleted, and still open somewhere
     r"|\.fuse_hidden[0-9a-f]{8,32}"  # the same by FUSE
     r"|\..+\.(?=[a-z]*[A-Z0-9])[A-Za-z0-9]{6}"  # rsync, while it copies
@@ -20,7 +21,7 @@ _NAMES = re.compile(
 
 def is_momentary(path: str) -> bool:
     """Whether a relative path, or a folder on the way, has a name of such a file."""
-    return any(_NAMES.fullmatch(name) for name in path.split("/"))
+    return any(re.fullmatch(_NAMES, name) for name in path.split("/"))
 
 
 def lasting(records: Iterable[ModelFile]) -> tuple[ModelFile, ...]:

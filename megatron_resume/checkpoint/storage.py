@@ -37,7 +37,7 @@ _DENIED = frozenset([errno.EACCES, errno.EPERM])
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS
 _UNABLE = errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EEXIST, errno.ENOTEMPTY
 _LASTING = frozenset([*_FULL, *_UNABLE])
-_NUMBER = re.compile(r"\[Errno ([0-9]{1,4})\]")
+_NUMBER = r"\[Errno ([0-9]{1,4})\]"
 _POLL_S = 0.1, 2.0  # the first pause, and the longest
 
 
@@ -97,7 +97,7 @@ def is_silence(error: OSError) -> bool:
 
 def tells_of_silence(message: str) -> bool:
     """Whether an error that somebody else recorded as text was one of the storage or of rights, not of the content."""
-    numbers = map(int, _NUMBER.findall(message))
+    numbers = map(int, re.findall(_NUMBER, message))
     return any(number not in _DAMAGE | _LASTING for number in numbers)
 
 

@@ -13,14 +13,14 @@ import os, signal, sys
 from types import SimpleNamespace
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
-from megatron_resume.adapter import loader_workers, session
+from megatron_resume.adapter import session, versions
 from megatron_resume.watch import marks
 
 if __name__ == "__main__":
     session._session, session._begun_in = SimpleNamespace(), os.getpid()
     marks.is_watched = lambda: True
     if HOOKED:
-        loader_workers.hook_set.install()
+        versions.other_hooks.install()
     signal.signal(signal.SIGTERM, lambda *_: None)
     batches = iter(LOADER(range(1000), batch_size=1, num_workers=2, prefetch_factor=2))
     next(batches)

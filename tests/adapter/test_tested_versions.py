@@ -1,8 +1,21 @@
 """Which versions of Megatron are hooked: tested ones silently, unknown ones with a warning, too old ones never."""
 
+import ast
+import inspect
+import pkgutil
+
 import pytest
 
+from megatron_resume.adapter import versions
 from megatron_resume.adapter.versions import HOOKS, OLDEST, TESTED, verdict
+
+
+def test_every_wrapper_that_is_imported_late_exists() -> None:
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(versions))) if isinstance(node, ast.Call)]
+    named = [ast.literal_eval(call.args[0]) for call in calls if getattr(call.func, "id", "") == "_ours"]
+    assert len(named) >= len(HOOKS)
+    for name in named:
+        assert callable(pkgutil.resolve_name(f"megatron_resume.adapter.{name}"))
 
 
 @pytest.mark.parametrize("version", [*TESTED, "0.17.0", "0.19.7", "0.18.0rc1"])
