@@ -22,9 +22,12 @@ AnyFunction = Callable[..., Any]
 
 
 def imported_late(module: str, name: str) -> Callable[[AnyFunction], AnyFunction]:
-    """The wrapper `name` of `module`, which is imported when what it wraps is first called: most scripts wait less."""
+    """The wrapper `name` of `module`, which is imported when what it wraps is first called, if it was not before."""
 
     def wrap(original: AnyFunction) -> AnyFunction:
+        there: Callable[[AnyFunction], AnyFunction] | None = getattr(sys.modules.get(module), name, None)
+        if there is not None:
+            return there(original)
         made: AnyFunction | None = None
 
         @functools.wraps(original)

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from megatron_resume.errors import UnsupportedMegatron
-from megatron_resume.hooks import Hook, HookSet
+from megatron_resume.hooks import Hook, HookSet, imported_late
 from support.pool import run
 
 HOME = """
@@ -228,3 +228,37 @@ def test_a_module_that_its_check_refuses_is_not_hooked(modules, when):
     assert not hooks.installed
     sys.modules.pop("hooked_home", None)
     assert importlib.import_module("hooked_home").greet("a") == "hello a!"
+
+
+LATE = """
+def shouting(original):
+    wrapped.append(original)
+    return lambda *args: original(*args).upper()
+wrapped = []
+"""
+
+
+@pytest.fixture
+def late(modules, tmp_path):
+    (tmp_path / "hooked_late.py").write_text(LATE)
+    yield HookSet([Hook("hooked_home", "greet", ("name",), imported_late("hooked_late", "shouting"))])
+    sys.modules.pop("hooked_late", None)
+
+
+def test_a_wrapper_is_imported_when_what_it_wraps_is_first_called(late):
+    home = importlib.import_module("hooked_home")
+    late.install()
+    assert "hooked_late" not in sys.modules
+    assert [home.greet("a"), home.greet("b")] == ["HELLO A!", "HELLO B!"]
+    assert len(sys.modules["hooked_late"].wrapped) == 1, "made once"
+    assert list(inspect.signature(home.greet).parameters) == ["name", "punctuation", "loud"]
+    late.uninstall()
+    assert home.greet("a") == "hello a!"
+
+
+def test_a_wrapper_that_is_there_wraps_at_once(late):
+    module = importlib.import_module("hooked_late")
+    home = importlib.import_module("hooked_home")
+    late.install()
+    assert len(module.wrapped) == 1
+    assert home.greet("a") == "HELLO A!"
