@@ -33,7 +33,8 @@ def load_yaml(path: str, *, ours: str | None = None) -> object:
         content: object = loader.construct_document(node)
     except RecursionError:
         raise ConfigError("is nested too deeply to be read; flatten it") from None
-    except (ValueError, yaml.YAMLError) as error:
+    # The last three by values that are not of the type that their tag names, as `!!bool x`.
+    except (ValueError, yaml.YAMLError, LookupError, AttributeError, TypeError) as error:
         raise ConfigError(f"cannot be read as YAML ({error}); correct the file") from error
     return content
 

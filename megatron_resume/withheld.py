@@ -18,8 +18,9 @@ _WORDS = (  # in names, with whatever stands around them
 )
 _ENDS = r"key|keys|ak|sk|sas|pat|otp|pin|dsn|pw|cred|creds|login|user_?info|ticket|license|hook"
 _SECRET_NAME = rf"(?i){_WORDS}|(?:^|[_.-])(?:{_ENDS})$"
-_NAMED = r"(?<![\w.-])([\w.-]{1,80})(['\"]?\s*(?:\(=|[:=])\s*|\s+)"  # a name, and what parts it from its value
-_VALUE = r"\"[^\"]*\"|'[^']*'|[^\s,;)}\]]+"
+# A name, and what parts it from its value.
+_NAMED = r"(?<![\w.-])([\w.-]{1,80})(['\"]?\s*(?:\(=|=>|[:=])\s*|['\"],\s+(?=['\"])|\s+)"
+_VALUE = r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'|[^\s,;)}\]]+"
 _URL = r"(?i)\b([a-z][a-z0-9+.-]{1,20}://)(?:[^\s/?#'\"<>]*@)?([^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?"
 _HEADER = (
     r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-[\w-]{0,20}(?:token|key|auth)[\w-]{0,20})"
@@ -66,6 +67,8 @@ def _without_named(text: str) -> Iterator[str]:
 
 def _parts_a_secret(named: re.Match[str], text: str) -> bool:
     name, separator, following = named[1], named[2], text[named.end() : named.end() + 1]
+    if "," in separator:  # a command line as Python prints it
+        return name.startswith("-") and names_a_secret(name)
     if separator.isspace():
         is_option = name.startswith("-") and following not in ("-", "")
         return (is_option and names_a_secret(name)) or (following in ("'", '"') and _is_plain_of(name))

@@ -73,10 +73,13 @@ def _end_of(helper: BaseProcess) -> int | None:
     process = helper._popen  # type: ignore[attr-defined]
     if process is None:  # closed
         return 0
+    if process.returncode is not None:  # collected: its number may be that of another child by now
+        return int(process.returncode)
     try:
         found = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:  # its owner was quicker, or a server of multiprocessing is its parent
-        return process.returncode  # type: ignore[no-any-return]
+        code: int | None = process.returncode
+        return code
     if found is None:
         return None
     return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status

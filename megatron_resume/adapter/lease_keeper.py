@@ -39,7 +39,7 @@ class LeaseKeeper:
         self.root, self.attempt, self._reached = root, attempt, reached
         self._held, self._every_s = dict(held), lease_time_s / 3
         self._first_s = min(_FIRST_EVERY_S, self._every_s)
-        self._ended = threading.Event()
+        self._ended, self._writes = threading.Event(), threading.Lock()
         self._pid = os.getpid()
         threading.Thread(target=self._work, name="megatron_resume leases", daemon=True).start()
         at_end(self.release)
@@ -75,11 +75,12 @@ class LeaseKeeper:
         if self._ended.is_set() or os.getpid() != self._pid:  # a forked child holds no lease
             return
         self._ended.set()
-        for role, lease in self._held.items():
-            try:
-                leases.release(self.root, self.attempt, role, lease)
-            except OSError as error:
-                logger.warning("the lease of %s cannot be released: %s", role, error)
+        with self._writes:  # a renewal that is under way would be the last word
+            for role, lease in self._held.items():
+                try:
+                    leases.release(self.root, self.attempt, role, lease)
+                except OSError as error:
+                    logger.warning("the lease of %s cannot be released: %s", role, error)
 
     def _work(self) -> None:
         begun_s = time.monotonic()
@@ -97,8 +98,9 @@ class LeaseKeeper:
             UnreadableError,
         ) as error:  # who gave no sign meanwhile would be superseded
             logger.warning("attempt %d cannot look for a newer one: %s", self.attempt, error)
-        for role, lease in self._held.items():
-            self._held[role] = leases.renew(self.root, self.attempt, role, lease, self._reached())
+        with self._writes:
+            for role, lease in self._held.items() if not self._ended.is_set() else ():
+                self._held[role] = leases.renew(self.root, self.attempt, role, lease, self._reached())
 
 
 def superseded(attempt: int, newer: int) -> RejoinError:

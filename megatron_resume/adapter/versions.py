@@ -4,12 +4,14 @@ A version counts by its first two numbers. What Megatron calls by another name, 
 a hook whose parameters are there is taken to be called as ever.
 """
 
+import functools
 import logging
 import re
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import UnsupportedMegatron
 from ..hooks import AnyFunction, Hook, HookSet, imported_late
@@ -25,6 +27,24 @@ def _ours(wrapper: str) -> Callable[[AnyFunction], AnyFunction]:
     """One of this folder, by module and name."""
     module, _, name = wrapper.partition(".")
     return imported_late(f"{__package__}.{module}", name)
+
+
+def _in_a_session(late: Callable[[AnyFunction], AnyFunction]) -> Callable[[AnyFunction], AnyFunction]:
+    """For what scripts call without a job of ours, and in threads: nothing is imported where there is no session.
+
+    Where one thread imports while another forks, the child finds the lock of that import held for ever.
+    """
+
+    def wrap(original: AnyFunction) -> AnyFunction:
+        ours = late(original)
+
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return (ours if f"{__package__}.session" in sys.modules else original)(*args, **kwargs)
+
+        return call
+
+    return wrap
 
 
 # What a wrapper takes where a version has it, and does without elsewhere, is not in `needs`: `release` of
@@ -119,7 +139,14 @@ HOOKS = (
 # What is none of Megatron's versions: torch is imported before there is a Megatron that could be looked at.
 OTHERS = (
     *(
-        Hook(module, f"{loader}._get_iterator", (), _ours("loader_workers.wrap_get_iterator"), True, True)
+        Hook(
+            module,
+            f"{loader}._get_iterator",
+            (),
+            _in_a_session(_ours("loader_workers.wrap_get_iterator")),
+            optional=True,
+            may_be_replaced=True,
+        )
         for module, loader in (
             ("torch.utils.data.dataloader", "DataLoader"),
             ("torchdata.stateful_dataloader.stateful_dataloader", "StatefulDataLoader"),
@@ -129,7 +156,7 @@ OTHERS = (
         "megatron.rl.rl_utils",
         "rl_inference_interface_shutdown",
         (),
-        _ours("hard_exit.wrap_shutdown"),
+        _in_a_session(_ours("hard_exit.wrap_shutdown")),
         optional=True,
         may_be_replaced=True,
     ),

@@ -114,7 +114,7 @@ def _odd(model: Path) -> Iterator[Path]:
     """What receipts do not vouch for: links, and what is neither file nor folder."""
     if model.is_symlink():
         yield model
-    for folder, folders, files in os.walk(model):
+    for folder, folders, files in storage.walk(model):
         yield from (path for name in folders if (path := Path(folder, name)).is_symlink())
         yield from (path for name in files if (path := Path(folder, name)).is_symlink() or not path.is_file())
 

@@ -31,9 +31,8 @@ def launch_key(environ: Mapping[str, str]) -> Launch:
     restart = 0
     for text in counted:
         restart = restart * _MAX_RESTARTS + (int(text) if text.isdecimal() and len(text) < 6 else 0)
-    parent = os.getppid()
     return Launch(
-        job=job or f"{socket.gethostname()}:{parent}:{started(parent)}",
+        job=job or f"{socket.gethostname()}:{_parent()}",
         restart=restart,
         counts=any(text.isdecimal() for text in counted),
         host=socket.gethostname(),
@@ -41,6 +40,14 @@ def launch_key(environ: Mapping[str, str]) -> Launch:
         boot=boot(),
         started=started(os.getpid()) or "",
     )
+
+
+def _parent() -> str:
+    """What no later process is called: the first in a container has no parent that could be seen, and is its own."""
+    parent = os.getppid()
+    if parent == 0:
+        return f"{os.getpid()}:{started(os.getpid())}:{boot()}"
+    return f"{parent}:{started(parent) or boot()}"
 
 
 def shared_by_all_ranks(environ: Mapping[str, str]) -> str | None:
@@ -76,6 +83,8 @@ def bounded(name: str) -> str:
 def boot() -> str:
     """This boot of this machine, and the name space in which process ids are counted."""
     try:
+        if os.readlink("/proc/self") != str(os.getpid()):  # /proc counts in another name space than we do
+            return ""
         with open("/proc/sys/kernel/random/boot_id") as file:
             return f"{file.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -85,7 +94,7 @@ def boot() -> str:
 def started(pid: int) -> str | None:
     """When process `pid` started, in clock ticks since boot; None when it is gone, or may not be looked at."""
     found = _stat(pid)
-    return None if found is None or found[0] in "ZX" else found[1]
+    return None if found is None or (found[0] in "ZX" and found[2] < 2) else found[1]
 
 
 def is_gone(launch: Launch) -> bool | None:
@@ -103,14 +112,17 @@ def is_gone(launch: Launch) -> bool | None:
     except (OSError, OverflowError):
         pass  # it may not be signalled, but is there; or is no number of a process
     found = _stat(launch.pid)
-    return None if found is None else found[0] in "ZX" or found[1] != launch.started
+    if found is None:
+        return None
+    state, begun, threads = found  # the first of several threads may end before the others
+    return begun != launch.started or (state in "ZX" and threads < 2)
 
 
-def _stat(pid: int) -> tuple[str, str] | None:
-    """State and start of a process; None where it cannot be read."""
+def _stat(pid: int) -> tuple[str, str, int] | None:
+    """State, start and number of threads of a process; None where it cannot be read."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             state, *fields = file.read().rpartition(")")[2].split()
     except OSError:
         return None
-    return state, fields[18]  # field 22 of the whole line
+    return state, fields[18], int(fields[16])  # fields 22 and 20 of the whole line

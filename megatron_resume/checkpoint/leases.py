@@ -5,9 +5,10 @@ what cannot be read is not free: then the lease is watched, for as long as its h
 """
 
 import errno
+import os
 import time
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import msgspec
 
@@ -18,6 +19,8 @@ from .layout import attempt_path
 from .plain_files import open_plain
 from .records import Launch, Record, decode, encode, why_unreadable
 from .storage import names_in
+
+MAX_TIME_S = 86_400.0  # as long as the option may be
 
 
 class Lease(Record, frozen=True, kw_only=True):
@@ -30,7 +33,8 @@ class Lease(Record, frozen=True, kw_only=True):
     counter: int = 0
     released: bool = False
     iteration: int = 0  # that its holder had reached; for people, never compared
-    time_s: float = 0.0  # within which its holder counts it up; 0: an older release, which does not say it
+    # Within which its holder counts it up; 0: an older release, which does not say it.
+    time_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_TIME_S)] = 0.0
 
 
 class Unreadable(NamedTuple):
@@ -79,6 +83,8 @@ def place(root: Path, attempt: int, role: str) -> Place:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
+        if error.errno in (errno.EBADMSG, errno.EUCLEAN):  # the file system knows that its content is lost
+            return Damaged(os.strerror(error.errno).encode())
         return Unreadable(why_unreadable(path, error), error.errno or errno.EIO)
     try:
         return decode(content, Lease, path)

@@ -28,13 +28,8 @@ def check_links(root: Path) -> None:
     try:
         _write(name)
         for kind, link in links.items():
-            try:
-                os.link(name, link) if kind == "hard" else os.symlink(name.name, link)
-            except OSError as error:
-                if error.errno in _PASSING:
-                    raise
-                name.unlink()
-                _write(name)  # raises where the storage fails altogether
+            error = _why_not(kind, name, link)
+            if error is not None:
                 raise ConfigError(
                     f"start refused: {root}: {os.strerror(error.errno or 0)}: this file system lacks {kind} links, by "
                     "which an attempt gets its number and its files appear whole; name a --data-checkpoint-path on one "
@@ -48,6 +43,28 @@ def check_links(root: Path) -> None:
         for folder in made:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _why_not(kind: str, name: Path, link: Path) -> OSError | None:
+    """The error of a link that cannot be made, also not a second time, while a file can be written; None if it can.
+
+    Raises:
+        OSError: The storage fails altogether, or says what says nothing about links.
+    """
+    found = None
+    for _ in range(2):
+        try:
+            link.unlink(missing_ok=True)
+            os.link(name, link) if kind == "hard" else os.symlink(name.name, link)
+        except OSError as error:
+            if error.errno in _PASSING:
+                raise
+            found = error
+            name.unlink()
+            _write(name)
+        else:
+            return None
+    return found
 
 
 def _missing(folder: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from .atomic import fsync
 from .momentary import is_momentary, lasting
 from .plain_files import check_plain, open_plain
 from .records import ModelFile
-from .storage import ask, is_folder, is_link
+from .storage import ask, is_folder, is_link, walk
 
 DIGEST_UP_TO = 16 << 20  # bytes; every checkpoint's metadata is smaller, its shards may be far larger
 BLOCK = 1 << 20  # bytes
@@ -58,7 +58,7 @@ def _leave_cache(descriptor: int, end: int) -> None:
 def record_files(folder: Path) -> tuple[ModelFile, ...]:
     """Fsync every file and folder below `folder` (Megatron does not) and describe each file that is there to stay."""
     records = []
-    for directory, folders, names in os.walk(folder):
+    for directory, folders, names in walk(folder):
         folders[:] = [name for name in folders if not is_momentary(name)]
         for name in sorted(names):
             if is_momentary(name):

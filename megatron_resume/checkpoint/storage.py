@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from ..errors import DeniedError, UnreadableError
 from .plain_files import NotPlainError
@@ -45,7 +45,7 @@ class _Patience:
     """How long to ask again, and the paths for which that was in vain."""
 
     def __init__(self, wait_s: float):
-        self.wait_s = wait_s
+        self.wait_s = self.left_s = wait_s
         self.in_vain: set[str] = set()
 
 
@@ -116,21 +116,24 @@ def _where(path: AnyPath, error: OSError) -> AnyPath:
 
 def _ask_again(path: AnyPath, question: Callable[[], T], error: OSError) -> T:
     now = _patience.get()
-    if now is None or not now.wait_s or str(path) in now.in_vain:
+    if now is None or not now.left_s or str(path) in now.in_vain:
         raise silent(path, error) from error
     logger.warning("%s cannot be read: %s; it is tried again for %.0f s", path, error.strerror or error, now.wait_s)
-    pause_s, deadline = _POLL_S[0], time.monotonic() + now.wait_s
+    pause_s, deadline = _POLL_S[0], time.monotonic() + now.left_s
     while time.monotonic() < deadline:
         time.sleep(min(pause_s, now.wait_s))
         pause_s = min(2 * pause_s, _POLL_S[1])
         try:
-            return question()
+            found = question()
+            now.left_s = now.wait_s
+            return found
         except OSError as again:
             error = again
             if is_damage(error):
                 raise
             if error.errno in _DENIED:
                 raise denied(path, error) from error
+    now.left_s = 0.0  # a storage that is away is asked for this long, however many files are wanted of it
     now.in_vain.add(str(path))  # a bad sector is one for ever; who goes back on purpose need not wait for it again
     raise silent(path, error, now.wait_s) from error
 
@@ -172,3 +175,12 @@ def names_in(folder: AnyPath) -> list[str]:
 def listed(folder: AnyPath) -> list[str]:
     """The same; raises OSError where there is none."""
     return ask(folder, lambda: os.listdir(folder))
+
+
+def walk(folder: AnyPath) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As os.walk, which takes a folder that cannot be listed for an empty one; this raises its OSError."""
+    return os.walk(folder, onerror=_raise)
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error

@@ -5,15 +5,17 @@ import itertools
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 import pytest
 
 from megatron_resume.adapter import start
+from megatron_resume.adapter.lease_keeper import LeaseKeeper
 from megatron_resume.checkpoint import attempts, launch_key, leases
 from megatron_resume.checkpoint.launch_key import is_gone
 from megatron_resume.checkpoint.leases import Lease, Watch
@@ -142,6 +144,52 @@ def test_how_often_a_launch_was_restarted_is_no_proof_of_death(
         start.decide_on_rank_0(job.root, config, start.watch(job.root, config))
 
 
+@pytest.mark.parametrize("number", [errno.EBADMSG, errno.EUCLEAN])
+def test_a_lease_that_the_file_system_lost_is_free_after_a_lease_time(
+    job: JobOnDisk, clock: Clock, elsewhere: Lease, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails_to_read(monkeypatch, number, set(range(1000)))
+    assert not Watch(job.root, LEASE_TIME_S).lives(1, "policy")
+    assert LEASE_TIME_S <= clock.now < 2 * LEASE_TIME_S
+
+
+@pytest.mark.parametrize("time_s", ["1e300", "-1.0", "86401.0"])
+def test_a_lease_of_an_impossible_length_is_watched_for_the_readers_own(
+    job: JobOnDisk, clock: Clock, elsewhere: Lease, time_s: str
+) -> None:
+    path = leases.lease_path(job.root, 1, "policy")
+    path.write_bytes(path.read_bytes().replace(b'"time_s": 0.0', f'"time_s": {time_s}'.encode()))
+    assert isinstance(leases.place(job.root, 1, "policy"), leases.Damaged)
+    assert not Watch(job.root, LEASE_TIME_S).lives(1, "policy")
+    assert LEASE_TIME_S <= clock.now < 2 * LEASE_TIME_S
+
+
+def test_a_release_is_the_last_word_also_beside_a_renewal(job: JobOnDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt, lease = job.attempt(), Lease(holder=job.launch("any"), start="")
+    leases.claim(job.root, attempt, "policy", lease)
+    begun, goes_on, renew = threading.Event(), threading.Event(), leases.renew
+
+    def slowly(*args: Any) -> Lease:
+        begun.set()
+        goes_on.wait()
+        return renew(*args)
+
+    keeper = LeaseKeeper(job.root, attempt, {"policy": lease}, lease_time_s=3600)
+    monkeypatch.setattr(leases, "renew", slowly)
+    threads = [threading.Thread(target=keeper._renew), threading.Thread(target=keeper.release)]
+    threads[0].start()
+    begun.wait()
+    threads[1].start()
+    threads[1].join(0.2)  # it waits for the other
+    goes_on.set()
+    for thread in threads:
+        thread.join()
+    keeper._renew()
+    found = leases.place(job.root, attempt, "policy")
+    assert isinstance(found, Lease)
+    assert found.released
+
+
 def fails_to_read(monkeypatch: pytest.MonkeyPatch, number: int, failing: set[int]) -> Iterator[int]:
     """Reading a lease fails these times, counted from 0; tells how many reads there were."""
     count, read = itertools.count(), leases.open_plain
@@ -196,3 +244,29 @@ class TestWhoIsGone:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert is_gone(self.launch(job, process.pid, "1")) is True
         process.wait()
+
+    def test_one_whose_first_thread_ended_lives_as_long_as_others_do(
+        self, job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(launch_key, "_stat", lambda _: ("Z", "1", 2))
+        assert is_gone(self.launch(job, os.getpid(), "1")) is False
+        monkeypatch.setattr(launch_key, "_stat", lambda _: ("Z", "1", 1))
+        assert is_gone(self.launch(job, os.getpid(), "1")) is True
+
+    def test_where_proc_counts_otherwise_than_the_process_nobody_can_tell(
+        self, ended: Launch, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As in a name space of its own that has the /proc of the machine."""
+        monkeypatch.setattr(os, "readlink", lambda _: "12345678")
+        assert launch_key.boot() == ""
+        assert is_gone(ended) is None
+
+    def test_the_first_process_of_a_container_is_a_launch_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its parent cannot be seen; and it is the first in the next container, too."""
+        monkeypatch.setattr(os, "getppid", lambda: 0)
+        jobs = {launch_key.launch_key({}).job}
+        monkeypatch.setattr(launch_key, "boot", lambda: "another boot")
+        jobs.add(launch_key.launch_key({}).job)
+        monkeypatch.setattr(launch_key, "started", lambda _: "2")
+        jobs.add(launch_key.launch_key({}).job)
+        assert len(jobs) == 3

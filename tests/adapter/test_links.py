@@ -123,3 +123,20 @@ def test_an_import_to_such_a_storage_leaves_nothing_either(
         import_point(new, {"policy": job.save_folder("policy")}, 4, moment, source={})
     assert not new.exists()
     assert attempt_numbers(job.root) == [1]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOTCONN, errno.EINTR, errno.ENOMEM])
+@pytest.mark.parametrize("kind", ["link", "symlink"])
+def test_a_link_that_fails_once_is_no_lack(
+    tmp_path: Path, kind: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, fails = getattr(os, kind), iter([True])
+
+    def call(*args: Any, **kwargs: Any) -> None:
+        if next(fails, False):
+            raise OSError(number, os.strerror(number))
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(os, kind, call)
+    check_links(tmp_path)
+    assert contents(tmp_path) == {}

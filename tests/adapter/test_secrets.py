@@ -253,3 +253,16 @@ def test_no_report_shows_what_an_older_record_quotes(job: JobOnDisk, tmp_path: P
 )
 def test_a_message_without_a_secret_stays_as_it_is(text: str) -> None:
     assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Command '['curl', '--oss-sk', 'hunter2 x']' returned non-zero exit status 1",
+        'password="a\\"hunter2"',
+        "passphrase => hunter2",
+    ],
+)
+def test_a_secret_that_another_program_quotes_is_taken_out(text: str) -> None:
+    """Also one that this process was never given."""
+    assert "hunter2" not in without_secrets(text)

@@ -3,6 +3,8 @@
 import ast
 import inspect
 import pkgutil
+import sys
+from collections.abc import Callable
 
 import pytest
 
@@ -16,6 +18,24 @@ def test_every_wrapper_that_is_imported_late_exists() -> None:
     assert len(named) >= len(HOOKS)
     for name in named:
         assert callable(pkgutil.resolve_name(f"megatron_resume.adapter.{name}"))
+
+
+def test_what_scripts_call_without_a_job_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An import in a thread, while another forks, is one that the child waits for."""
+    imported = []
+
+    def late(original: Callable[..., str]) -> Callable[..., str]:
+        def ours() -> str:
+            imported.append("ours")
+            return original()
+
+        return ours
+
+    call = versions._in_a_session(late)(lambda: "the original")
+    monkeypatch.delitem(sys.modules, "megatron_resume.adapter.session", raising=False)
+    assert (call(), imported) == ("the original", [])
+    monkeypatch.setitem(sys.modules, "megatron_resume.adapter.session", versions)
+    assert (call(), imported) == ("the original", ["ours"])
 
 
 @pytest.mark.parametrize("version", [*TESTED, "0.17.0", "0.19.7", "0.18.0rc1"])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from megatron_resume.checkpoint import adopted, fencing, storage
 from megatron_resume.checkpoint.layout import PointName
 from megatron_resume.checkpoint.leases import Lease, claim
 from megatron_resume.checkpoint.lives import failed_loads
+from megatron_resume.checkpoint.model_files import record_files
 from megatron_resume.checkpoint.records import Request
 from megatron_resume.checkpoint.untrained import write_untrained
 from megatron_resume.cli.verify import examine
@@ -139,6 +141,44 @@ def test_what_never_answers_is_waited_for_once(two: JobOnDisk) -> None:
             with pytest.raises(UnreadableError, match="bad_sector cannot be read: Input/output error"):
                 storage.ask("/bad_sector", question)
             assert (asked - before > 1) == more
+
+
+def test_a_storage_that_is_away_is_waited_for_once_however_many_files_are_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Past ten minutes the other ranks would end first, and name another cause."""
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s))
+    monkeypatch.setattr(storage, "time", clock)
+
+    def question() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with storage.patience(60):
+        for number in range(30):
+            with pytest.raises(UnreadableError):
+                storage.ask(f"/{number}", question)
+    assert 60 <= now[0] < 65
+
+
+@pytest.mark.parametrize("at", ["", "mp_rank_01"])
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.EACCES])
+def test_a_folder_of_a_model_that_cannot_be_listed_is_not_recorded_as_empty(
+    tmp_path: Path, at: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("mp_rank_00", "mp_rank_01"):
+        (tmp_path / rank).mkdir()
+        (tmp_path / rank / "model_optim_rng.pt").write_bytes(b"weights")
+    scandir = os.scandir
+
+    def fails(path: str) -> object:
+        if os.fspath(path) == str(tmp_path / at):
+            raise OSError(number, os.strerror(number), path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", fails)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        record_files(tmp_path)
 
 
 @pytest.mark.parametrize("what", [*OF_THE_POINT, "start"])
@@ -354,10 +394,10 @@ ASKING |= {"rglob", "listdir", "scandir", "readlink", "read_text", "read_bytes",
 OTHERWISE = {
     "atomic.py": {"is_dir"},
     "launch_key.py": {"readlink"},
-    "model_files.py": {"lstat", "walk"},  # of a save that just ended, whose failure costs that save; through `ask`
+    "model_files.py": {"lstat"},  # of a save that just ended, whose failure costs that save; through `ask`
     "folder.py": {"lstat"},
     "fencing.py": {"readlink"},
-    "storage.py": {"lstat", "listdir"},
+    "storage.py": {"lstat", "listdir", "walk"},
     "imported.py": {"is_symlink", "is_file", "rglob", "walk", "glob"},  # of another project, by a command
     "chatlearn.py": {"listdir", "is_symlink"},
 }

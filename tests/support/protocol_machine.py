@@ -229,7 +229,7 @@ class World:
     def _replace_what_is_outside(self) -> None:
         enter = self._environment.enter_context
         clock = types.SimpleNamespace(monotonic=lambda: self.now, sleep=self._sleep)
-        no_thread = types.SimpleNamespace(Thread=mock.MagicMock(), Event=threading.Event)
+        no_thread = types.SimpleNamespace(Thread=mock.MagicMock(), Event=threading.Event, Lock=threading.Lock)
         training = types.ModuleType("megatron.training")
         training.get_args = lambda: self._process.args  # type: ignore[attr-defined]
         training.get_tensorboard_writer = lambda: None  # type: ignore[attr-defined]
