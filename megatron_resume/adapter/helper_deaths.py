@@ -9,6 +9,7 @@ import functools
 import logging
 import multiprocessing
 import os
+import select
 import threading
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -38,6 +39,7 @@ class _Guard:
 
     def __init__(self) -> None:
         self._helpers = frozenset[BaseProcess]()
+        self._seen = set[BaseProcess]()  # to have ended, by one who is not its parent
         self._leaves = threading.Event()
         at_end(self._leaves.set)
         threading.Thread(target=self._work, name="megatron_resume helpers", daemon=True).start()
@@ -49,11 +51,24 @@ class _Guard:
 
     def _work(self) -> None:
         while not self._leaves.wait(_LOOK_S):
-            ended = {one: _end_of(one) for one in self._helpers if not getattr(one, _BY_OWNER, False)}
+            ended = {one: self._end_of(one) for one in self._helpers if not getattr(one, _BY_OWNER, False)}
             failed = {one: status for one, status in ended.items() if status}
             if failed and not self._leaves.is_set():
                 # One that was killed (its status is negative) is the cause of others that ended by an error.
                 self._end_because_of(*min(failed.items(), key=lambda item: item[1]))
+
+    def _end_of(self, helper: BaseProcess) -> int | None:
+        """As `_end_of`; also of a child of the server of multiprocessing, whose end can be read once.
+
+        That is left to its owner, who may be waiting for it: it is read here if nobody has until the next look.
+        """
+        status = _end_of(helper)
+        if status is not None or not _is_told_of(helper):
+            return status
+        if helper not in self._seen:
+            self._seen.add(helper)
+            return None
+        return helper._popen.poll()  # type: ignore[attr-defined, no-any-return]
 
     def _end_because_of(self, helper: BaseProcess, status: int) -> None:
         how = f"was killed by {kernel.signal_name(-status)}" if status < 0 else f"ended with exit code {status}"
@@ -66,6 +81,16 @@ class _Guard:
         marks.fails_by(error)
         helper_processes.kill_all()
         os._exit(error.exit_code)  # the training thread may wait for ever
+
+
+def _is_told_of(helper: BaseProcess) -> bool:
+    """Whether the end of a child of the server of multiprocessing has come through its pipe, or the server is gone."""
+    process = helper._popen  # type: ignore[attr-defined]
+    if getattr(process, "method", "") != "forkserver" or process.returncode is not None:
+        return False
+    pipe = select.poll()
+    pipe.register(process.sentinel, select.POLLIN)
+    return bool(pipe.poll(0))
 
 
 def _end_of(helper: BaseProcess) -> int | None:

@@ -15,11 +15,14 @@ import multiprocessing, os, signal, threading, time
 import megatron_resume.auto
 
 
+before = set(multiprocessing.process._children)  # of the stand-in for a machine with GPUs
+
+
 def strike():
     helpers = []
     while len(helpers) <= int(os.environ["STRIKES"]) or not os.path.exists(os.environ["WHEN"]):
         time.sleep(0.01)
-        helpers = sorted(one.pid for one in list(multiprocessing.process._children))
+        helpers = sorted(one.pid for one in set(multiprocessing.process._children) - before)
     time.sleep(0.2)  # the last one is known by then
     os.kill(helpers[int(os.environ["STRIKES"])], signal.SIGKILL)
 
@@ -42,7 +45,7 @@ def test_a_killed_worker_ends_its_rank_and_the_next_start_goes_on(
     job = Pretraining(server, tmp_path / "job", *PERSISTENT)
     job.script = tmp_path / "pretrain.py"
     job.script.write_text(STRIKES + (PROGRAMS / "stock_pretrain.py").read_text())
-    code, log = job.start(STRIKES="1", WHEN=str(job.output / "losses0.txt"))
+    code, log = job.start(STRIKES="0", WHEN=str(job.output / "losses0.txt"))
     assert code == 137, log[-4000:]
     check_told(log)
     job.finish()
@@ -50,14 +53,13 @@ def test_a_killed_worker_ends_its_rank_and_the_next_start_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [0, 1], ids=["first", "second"])
-def test_so_does_each_helper_that_megatron_starts(tmp_path: Path, number: int) -> None:
-    """The worker, and the process of its results."""
+def test_so_does_one_that_the_server_of_multiprocessing_started(tmp_path: Path) -> None:
+    """As Megatron has it under torchrun: the worker is no child of its rank."""
     script, folder = tmp_path / "loop.py", tmp_path / "run"
     text = minimal.MINIMAL.read_text().replace("Path(__file__)", f"Path({str(minimal.MINIMAL)!r})")
     script.write_text(STRIKES + "\n".join(line for line in text.splitlines() if "__future__" not in line))
     saved = folder / "policy" / "latest_checkpointed_iteration.txt"
-    code, log = minimal.torchrun(folder, *PERSISTENT, script=script, STRIKES=str(number), WHEN=str(saved))
+    code, log = minimal.torchrun(folder, *PERSISTENT, script=script, STRIKES="0", WHEN=str(saved))
     assert code != 0
     check_told(log)
     code, log = minimal.torchrun(folder, *PERSISTENT)
