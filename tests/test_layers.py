@@ -35,11 +35,9 @@ HOMES = {  # who may import what, at module level
     "rich": ("cli",),
 }
 LAZY = ("cli", "__init__")  # may import our own modules inside functions: the CLI runs without torch
-# So may these: what a process needs from its first load or save on is no part of what each import of us costs.
+# So may these: what a process needs from its first hook on is no part of what each import of us costs.
 AT_FIRST_USE = {
     "megatron_resume.adapter.install": {"megatron_resume.adapter.saving", "megatron_resume.adapter.training"},
-    "megatron_resume.adapter.arguments": {"megatron_resume.adapter.configuration"},
-    "megatron_resume.adapter.saving": {"megatron_resume.adapter.committer", "megatron_resume.adapter.writer"},
 }
 
 

@@ -12,7 +12,7 @@ from ..resume.base_options import flag
 from ..resume.choose import Resume
 from ..resume.overrides import differing
 from ..roles import FROZEN, canonical
-from . import adoption, early_args, evaluation, naming, ranks, session
+from . import adoption, configuration, early_args, evaluation, naming, ranks, session
 from .ending import truthful_end
 from .session import Session
 
@@ -136,7 +136,7 @@ def role_args(role: str, args: Any) -> Any:
             if not current.loaded:
                 adoption.check_save_folder(current, role, ours)
             current.hold(role, ours)
-            _compare(current, role, ours)
+            configuration.compare(current, role, ours)
         except ResumeError:
             current.step_back()
             raise
@@ -183,7 +183,7 @@ def _begin_with_one_role(current: Session, args: Any) -> None:
     adoption.check_save_folder(current, role, args)
     if current.resumes is not None:
         _check_unchanged(current, current.resumes, role, args)
-    _compare(current, role, args)
+    configuration.compare(current, role, args)
     if ranks.rank() == 0 and not current.evaluates:
         current.open_on_rank_0()
 
@@ -206,10 +206,3 @@ def _set_by(name: str, args: Any) -> str:
         if options
         else f"what sets it: an option, or a default of the script for {flag(name)}"
     )
-
-
-def _compare(current: Session, role: str, args: Any) -> None:
-    """What that takes is imported with the first role: a script that imports us is to wait for little."""
-    from . import configuration
-
-    configuration.compare(current, role, args)

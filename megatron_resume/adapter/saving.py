@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from collections.abc import Container
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -36,6 +36,7 @@ from . import (
     state_dicts,
     stopping,
 )
+from .committer import after_commits
 from .ending import truthful_end
 from .finalizing import Finalizing, Save
 from .finished import FinishedSave, Proofs
@@ -43,9 +44,7 @@ from .gathering import Gathered
 from .handed_in import HandedIn
 from .lease_keeper import superseded
 from .session import Session
-
-if TYPE_CHECKING:
-    from .writer import Writer
+from .writer import Writer
 
 logger = logging.getLogger("megatron_resume")
 
@@ -489,7 +488,7 @@ def _capture(
     )
 
 
-def _writer_of(current: Session) -> "Writer":
+def _writer_of(current: Session) -> Writer:
     """On rank 0."""
     if _saves.writer is None:
         _saves.writer = _writer(current)
@@ -497,11 +496,7 @@ def _writer_of(current: Session) -> "Writer":
     return _saves.writer
 
 
-def _writer(current: Session) -> "Writer":
-    """What writes and commits is imported where that is done: a script that imports us is to wait for little."""
-    from .committer import after_commits
-    from .writer import Writer
-
+def _writer(current: Session) -> Writer:
     config = current.config
     assert current.lease_keeper is not None
     follows = after_commits(current.root, current.attempt, config)
