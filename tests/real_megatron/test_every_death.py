@@ -116,7 +116,9 @@ def test_killed_while_pruning(new_run: Callable[..., Run], four_episodes: Run, p
     run.killed(point, episodes=4)
     run.finish(episodes=4)
     assert_identical(run, four_episodes)
-    assert [(p["iteration"], p["state"]) for p in run.status()["points"]] == [(8, "resumable"), (6, "committed")]
+    points = [(point["iteration"], point["state"]) for point in run.status()["points"]]
+    # The writer prunes while training goes on: the death may have cut off the save of the fourth episode.
+    assert [point for point in points if point != (8, "never committed")] == [(8, "resumable"), (6, "committed")]
     left = {path.name for role in ROLES for path in (run.output / "checkpoints" / role).rglob("iter_*")}
     assert left == {"iter_0000006", "iter_0000008"}
     assert not list(run.data_checkpoint.glob("pruned/*"))
