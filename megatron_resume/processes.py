@@ -11,7 +11,6 @@ from pathlib import Path
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _POLL_S = 0.02
 _LAST_S = 2.0  # for those that see the others end
-_ABANDONED_S = 5.0  # for what a process leaves behind to end by itself
 
 
 def adopt_orphans() -> None:
@@ -96,7 +95,8 @@ class Abandoned:
     to work for; who made a session of its own wants to outlive its parent, and may.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by_itself_s: float = 5.0) -> None:
+        self._by_itself_s = by_itself_s  # for them to end
         self._since: dict[int, float] = {}
 
     def end(self, *, but: int) -> None:
@@ -106,7 +106,7 @@ class Abandoned:
                 continue
             if _is_in_a_lost_session(pid):
                 since = self._since.setdefault(pid, time.monotonic())
-                if time.monotonic() - since > _ABANDONED_S:
+                if time.monotonic() - since > self._by_itself_s:
                     for one in [pid, *descendants(pid)]:
                         _signal(one, signal.SIGKILL)
 

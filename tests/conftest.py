@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,24 +25,39 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # An example that takes long is no failure: on a busy machine each may.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+settings.register_profile("whole", deadline=None)
+settings.register_profile("fast", deadline=None, max_examples=30)
 
 WITH_MEGATRON = ("adapter", "real_megatron")  # folders whose modules import it, or start what does
 
 
+IN_MEMORY = Path("/dev/shm")
+ROOM = 2 << 30  # bytes; a container may have 64 MiB
+
+
+def is_fast(config: pytest.Config) -> bool:
+    return "not megatron" in config.option.markexpr
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let `make test FAST=1` draw fewer examples, and write to memory where there is a folder for that, not a disk."""
+    settings.load_profile("fast" if is_fast(config) else "whole")
+    if is_fast(config) and os.access(IN_MEMORY, os.W_OK) and shutil.disk_usage(IN_MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Spare `make test FAST=1` the seconds in which Megatron is imported."""
-    is_left_out = "not megatron" in config.option.markexpr and collection_path.name in WITH_MEGATRON
-    return is_left_out or None
+    return (is_fast(config) and collection_path.name in WITH_MEGATRON) or None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest come first, so that no worker is left alone with one at the end; then what needs torch, together."""
+    """The longest come first and then those that wait, so that no core idles at the end; what needs torch together."""
     order = {"test_fault_tolerance.py": 0, "test_minimal.py": 1, "test_parent.py": 2}
+    folders = {"real_megatron": 3, "watch": 5}
 
     def place(item: pytest.Item) -> int:
-        others = 3 if item.path.parent.name == "real_megatron" else 4 if item.get_closest_marker("torch") else 5
+        others = folders.get(item.path.parent.name, 4 if item.get_closest_marker("torch") else 6)
         return order.get(item.path.name, others)
 
     items.sort(key=place)

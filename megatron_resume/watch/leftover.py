@@ -15,7 +15,6 @@ from pathlib import Path
 from ..processes import command
 from . import kernel
 
-BY_ITSELF_S = 5.0  # in which what a rank leaves behind may end by itself
 _TRACKER_S = 2.0
 _GIVE_UP_S = 60.0  # where the kernel cannot end one, or is too old (before 5.3) to name it safely
 _TRACKER = "from multiprocessing.resource_tracker import main"
@@ -27,12 +26,13 @@ def leads_a_session(pid: int) -> bool:
     return _session(pid) == pid
 
 
-def end_session(leader: int) -> None:
+def end_session(leader: int, by_itself_s: float) -> None:
     """End all that is left in the session that process `leader` led, which was ended; returns when nobody is.
 
+    Before that they may end by themselves for `by_itself_s` seconds, and the leader may not be collected yet.
     Python's resource tracker goes last: it ends by itself when the others have, and removes what they shared.
     """
-    deadline = time.monotonic() + BY_ITSELF_S
+    deadline = time.monotonic() + by_itself_s
     while _lives(leader) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
     while not _lives(leader) and (left := _left(leader)):

@@ -11,7 +11,6 @@ import signal
 import sys
 import time
 from datetime import datetime, timezone
-from pathlib import Path
 
 import msgspec
 
@@ -29,8 +28,7 @@ from .watched import POLL_S, Watched
 HANG = 201  # exit code
 _ERROR = 1  # with which Python ends by an exception
 _GAP_S = 1.0  # a watchdog that was not run for so long: the machine slept, or all of us were stopped
-_STORE_S = 10.0  # for storage to answer; what is not stored then is not stored
-_LOOK_S = 0.5  # of that, where a rank may begin to hang meanwhile
+_LOOK_S = 0.5  # for storage to answer, where a rank may begin to hang meanwhile
 _STACKS_S = 0.4  # in which ranks that run keep their stacks
 
 
@@ -125,7 +123,7 @@ class Watchdog:
         deadline = time.monotonic() + look_s + _STACKS_S
         while len(found) < num_ranks and time.monotonic() < deadline:
             time.sleep(POLL_S / 5)
-            found = self._storage.ask(lambda: stacks.heads(num_ranks), found, limit_s=_STORE_S)
+            found = self._storage.ask(lambda: stacks.heads(num_ranks), found, limit_s=self._watched.store_s)
         return found
 
     def _record(self, board: Board, ended: Ended, *, is_refused: bool) -> None:
@@ -136,8 +134,8 @@ class Watchdog:
             return True
 
         tell_launch(self._watched, board, ended)
-        if not self._storage.ask(store, False, limit_s=_STORE_S):
-            say(f"how rank {self._watched.rank} ended is not recorded: {_no_answer(self._place.root)}")
+        if not self._storage.ask(store, False, limit_s=self._watched.store_s):
+            say(f"how rank {self._watched.rank} ended is not recorded: {self._no_answer}")
 
     def _keep_stacks(self, board: Board) -> None:
         if self._has_kept_stacks:
@@ -151,12 +149,17 @@ class Watchdog:
         )
         try:
             # Tells the other ranks, before what follows takes its time.
-            self._stacks = self._storage.ask(self._begin_stacks, None, limit_s=_STORE_S)
+            self._stacks = self._storage.ask(self._begin_stacks, None, limit_s=self._watched.store_s)
             found = stacks_of(watched.pid, watched.dump_signal, watched.stacks)
-            if not self._storage.ask(lambda: self._write_stacks(head, found), False, limit_s=_STORE_S):
-                say(f"stacks are not kept: {_no_answer(self._place.root)}. {head}")
+            if not self._storage.ask(lambda: self._write_stacks(head, found), False, limit_s=self._watched.store_s):
+                say(f"stacks are not kept: {self._no_answer}. {head}")
         except OSError as error:
             say(f"{error.filename or self._place.root} cannot be written: {error.strerror}. {head}")
+
+    @property
+    def _no_answer(self) -> str:
+        root = self._place.root or "the folder for temporary files"
+        return f"{root} gives no answer within {self._watched.store_s:g} s"
 
     def _begin_stacks(self) -> Stacks:
         stacks = self._place.stacks
@@ -192,17 +195,13 @@ class Watchdog:
     def _end_what_is_left(self) -> None:
         """Under `launch` that does it, also for what is below other ranks."""
         if self._leads and not self._watched.endings:
-            end_session(self._watched.pid)
+            end_session(self._watched.pid, self._watched.by_itself_s)
 
 
 def _first(heads: list[str]) -> str:
     """Whose last progress lies back the longest: the culprit, where the others only wait for it."""
     others = sorted(heads, key=lambda head: head.partition("last progress ")[2])
     return f"hang, begun by {others[0]}; " if len(others) > 1 else ""
-
-
-def _no_answer(root: Path | None) -> str:
-    return f"{root or 'the folder for temporary files'} gives no answer within {_STORE_S:g} s"
 
 
 def _end_of(pid: int) -> int | None:

@@ -29,6 +29,8 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     dump_signal: int
     oom_kills: int  # by the kernel in this container, before
     timeouts: dict[str, float]  # phase -> without progress for so long, it hangs
+    store_s: float = 10.0  # for storage to answer; what is not stored then is not stored
+    by_itself_s: float = 5.0  # in which what the rank leaves behind may end by itself
 
     def timeout(self, phase: str) -> float:
         return self.timeouts.get(phase, self.timeouts["idle"])

@@ -52,7 +52,7 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples, deadline=None)
 @given(values)
 def test_state_comes_back_as_it_was(value: object) -> None:
     assert same(value, stored_and_read(value))

@@ -167,7 +167,7 @@ def test_a_path_that_is_no_folder_is_refused_by_name(tmp_path: Path) -> None:
         JobOnDisk.folder(type("Job", (), {"root": tmp_path / "data_checkpoint"})())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_bytes_in_any_file_of_ours_never_end_in_a_traceback_or_a_wrong_point(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

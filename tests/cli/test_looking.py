@@ -1,5 +1,6 @@
 """Commands that look at a job: they change nothing, bear a job that goes on meanwhile, and fit the terminal."""
 
+import json
 import os
 import pty
 import shutil
@@ -9,9 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from megatron_resume.adapter.decision import decide_on
 from megatron_resume.checkpoint.events import Failed
+from megatron_resume.checkpoint.folder import Folder
 from megatron_resume.checkpoint.layout import PointName, point_path
-from megatron_resume.cli import main
+from megatron_resume.checkpoint.records import Launch
+from megatron_resume.cli import explain, main
+from megatron_resume.config import ResumeConfig
+from megatron_resume.resume.choose import Outcome
 from support import PROGRAMS
 from support.job_on_disk import JobOnDisk, contents
 from support.ordinary_user import as_an_ordinary_user, open_folder
@@ -190,6 +196,26 @@ def test_points_may_appear_and_vanish_meanwhile(
     assert codes == {0}
     assert len(job.folder().points) == kept
     assert job.folder().points[0].iteration > 1, "nothing vanished"
+
+
+def test_where_all_points_vanish_while_they_are_read_explain_looks_again(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As under a job that keeps one point, and saves just then."""
+    attempt = job.attempt()
+    job.save(attempt, 1)
+
+    def overtaken(folder: Folder, config: ResumeConfig, launch: Launch) -> Outcome:
+        if folder.points == [PointName(1, attempt)]:
+            job.save(attempt, 2)
+            vanish(job, PointName(1, attempt))
+        return decide_on(folder, config, launch)
+
+    monkeypatch.setattr(explain, "decide_on", overtaken)
+    assert main(["explain", str(job.root), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["point"] == {"iteration": 2, "attempt": attempt}
+    assert report["line"][0]["committed"] == [2]
 
 
 def vanish(job: JobOnDisk, name: PointName) -> None:

@@ -61,7 +61,7 @@ def test_a_position_behind_the_last_row_is_an_index_error(write: Write) -> None:
         JsonlPrompts(write(prompt("a")))[1]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.text(min_size=1).filter(str.strip), min_size=1, max_size=20),
     gaps=st.lists(st.sampled_from(["\n", "\r\n", "\n\n", "\n \t\n", "\r\n\r\n"]), min_size=20, max_size=20),

@@ -155,7 +155,7 @@ anything = st.recursive(plain, lambda inner: st.lists(inner, max_size=3) | st.di
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None)
 def test_whatever_is_put_into_a_state_it_is_refused_by_name_or_goes_on(data: st.DataObject) -> None:
     state = copy.deepcopy(state_after_two_changes())
     place: object = state

@@ -16,7 +16,7 @@ TOKENS = [
     *(b'"$array"', b'"$tensor"', b"null", b"[]", b"{}", b'"\\u202e"', b'"../../x"', b"-1", b"1e999", b'"\\u001b":1,'),
     *(b"\x80\x04", b"h\x07", b"(", b"l", b"d", b"a", b"N", b"c", b"R"),  # of pickles
 ]
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", settings.default.max_examples))
 
 every_seed = functools.cache(seeds)
 

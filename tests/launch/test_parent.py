@@ -14,7 +14,7 @@ from megatron_resume.processes import descendants
 from support import PROGRAMS, TESTS
 from support.launched_ranks import RANK, Launched
 from support.pool import Pool, run
-from support.programs.forked_launch import COMM
+from support.programs.forked_launch import ABANDONED_S, COMM
 from support.waiting import until
 
 CLOSED = """
@@ -75,8 +75,9 @@ def test_without_an_output_the_code_is_that_of_the_job(torch_pool: Pool, tmp_pat
 
 @pytest.mark.parametrize("as_typed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_after_the_death_of_a_rank_the_job_finishes_and_what_it_left_behind_is_ended_meanwhile(
-    launched: Callable[..., Launched], as_typed: bool
+    launched: Callable[..., Launched], monkeypatch: pytest.MonkeyPatch, as_typed: bool
 ) -> None:
+    monkeypatch.setenv(ABANDONED_S, "0.5")
     job = launched("leaves", as_typed=as_typed)
     code, out = job.end()
     assert (code, job.ranks_done) == (0, ["done0", "done1"]), out
@@ -106,7 +107,7 @@ def test_the_first_restart_reaches_its_first_step_in_20_of_20(
 
 
 def test_a_fatal_end_of_a_rank_is_that_of_the_job_and_is_not_repeated(launched: Callable[..., Launched]) -> None:
-    job = launched("fatal", "grace_period: 2s")
+    job = launched("fatal", "grace_period: 0.5s")
     code, out = job.end()
     assert code == 78, out
     assert "rank 1 ended with exit code 78, which no restart mends" in out
@@ -115,7 +116,7 @@ def test_a_fatal_end_of_a_rank_is_that_of_the_job_and_is_not_repeated(launched: 
 
 
 def test_without_restarts_left_the_job_ends_with_the_code_of_its_rank(launched: Callable[..., Launched]) -> None:
-    job = launched("error", "{max_restarts: 1, grace_period: 2s}")
+    job = launched("error", "{max_restarts: 1, grace_period: 0.5s}")
     code, out = job.end()
     assert code == 7, out
     assert len(job.pids) == 4

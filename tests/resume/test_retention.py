@@ -64,7 +64,7 @@ def test_points_that_were_never_committed_are_neither_counted_nor_removed(job: J
     assert [n for n in job.folder().committed if n in names] == names
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples, deadline=None)
 @given(
     own=st.lists(st.lists(st.integers(1, 30), unique=True, max_size=6), min_size=1, max_size=4),
     keep=st.integers(2, 5),

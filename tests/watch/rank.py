@@ -4,6 +4,8 @@
 """
 
 import ctypes
+import functools
+import json
 import logging
 import os
 import signal
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from megatron_resume.errors import CrashLoopError
 from megatron_resume.watch import marks
+from megatron_resume.watch.watched import Watched
 
 what, folder = sys.argv[1], Path(sys.argv[2])
 me = os.environ["RANK"]
@@ -177,6 +180,8 @@ def finishes():
 
 
 logging.basicConfig(level=logging.INFO)
+if "SHORTER" in os.environ:  # times of the watchdog
+    marks.Watched = functools.partial(Watched, **json.loads(os.environ["SHORTER"]))
 marks.begin()
 if marks._watchdog is not None:
     (folder / f"watchdog{me}").write_text(str(marks._watchdog.pid))

@@ -207,20 +207,19 @@ def nobody_is_left(ranks: Ranks) -> Iterator[None]:
 
 @pytest.mark.usefixtures("nobody_is_left")
 def test_what_a_killed_rank_leaves_behind_is_ended_where_no_launch_does_it(ranks: Ranks) -> None:
-    (rank,) = ranks.start("leaves_somebody_behind_and_is_killed", **{ENDINGS: ""})
+    (rank,) = ranks.start("leaves_somebody_behind_and_is_killed", **{ENDINGS: "", "SHORTER": '{"by_itself_s": 0.5}'})
     assert rank.end() == -signal.SIGKILL
     assert cause(ranks).how == "killed", "which is recorded first"
     until(lambda: not lives_still(ranks, "left") and not lives_still(ranks, "tracker"))
     assert lives_still(ranks, "apart"), "it made a session of its own"
 
 
-def test_nobody_is_ended_whose_session_has_a_living_leader(ranks: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nobody_is_ended_whose_session_has_a_living_leader(ranks: Ranks) -> None:
     """As where the number of a dead rank is that of another process by now."""
-    monkeypatch.setattr(leftover, "BY_ITSELF_S", 0.2)
     (rank,) = ranks.start("rolls_out", **{ENDINGS: ""})
     rank.until("waits")
     assert leftover.leads_a_session(rank.process.pid)
-    leftover.end_session(rank.process.pid)
+    leftover.end_session(rank.process.pid, by_itself_s=0.2)
     assert rank.go() == 0
 
 

@@ -16,7 +16,7 @@ from megatron_resume.watch.stacks import Stacks
 from support.ordinary_user import NOBODY
 from support.watched_ranks import Ranks
 
-SHORT = '{"hang": {"timeout": "1s"}}'
+SHORT = '{"hang": {"timeout": "0.3s"}}'
 Plant = Callable[[Path, Path], None]
 
 
@@ -100,17 +100,17 @@ def test_a_hung_rank_is_ended_though_the_storage_gives_no_answer(ranks: Ranks, n
     if nodes and (shutil.which("unshare") is None or os.geteuid() != 0):
         pytest.skip("only root may make a network")
     (ranks.folder / "sitecustomize.py").write_text(NO_ANSWER)
-    environ = {"PYTHONPATH": str(ranks.folder)} | ({"WORLD_SIZE": "2"} if nodes else {})
+    environ = {"PYTHONPATH": str(ranks.folder), "SHORTER": '{"store_s": 0.5}'} | ({"WORLD_SIZE": "2"} if nodes else {})
     (rank,) = ranks.start("sleeps_in_setup", policy=SHORT, nodes=nodes, **environ)
     assert rank.end() == -signal.SIGKILL
     assert "no progress in setup for " in rank.said
-    assert f"{ranks.root} gives no answer within 10 s" in rank.said
+    assert f"{ranks.root} gives no answer within 0.5 s" in rank.said
     assert [one.exit_code for one in ranks.endings] == [201]
 
 
 def test_how_a_rank_fails_reaches_launch_though_the_storage_gives_no_answer(ranks: Ranks) -> None:
     (ranks.folder / "sitecustomize.py").write_text(NO_ANSWER)
-    (rank,) = ranks.start("fails", PYTHONPATH=str(ranks.folder))
+    (rank,) = ranks.start("fails", PYTHONPATH=str(ranks.folder), SHORTER='{"store_s": 0.5}')
     assert rank.end() == 1
     assert f"how rank 0 ended is not recorded: {ranks.root} gives no answer" in rank.said
     assert [one.error for one in ranks.endings] == ["KeyError"]

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 from support.programs import interpreter
 
 COMM = "TEST_COMM"
+ABANDONED_S = "TEST_ABANDONED_S"
 
 
 class Forked(subprocess.Popen[bytes]):
@@ -84,6 +86,8 @@ if __name__ == "__main__":
     from megatron_resume.launch import parent
 
     Path("/proc/self/comm").write_text(os.environ[COMM])
+    if ABANDONED_S in os.environ:  # what a rank leaves behind has so many seconds to end by itself
+        parent.Abandoned = partial(parent.Abandoned, float(os.environ[ABANDONED_S]))  # type: ignore[misc, assignment]
     parent.subprocess = SimpleNamespace(Popen=Forked)  # type: ignore[assignment]
     subprocess_handler.Popen = Forked
     sys.exit(main(sys.argv[1:]))
