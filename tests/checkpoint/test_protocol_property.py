@@ -30,7 +30,7 @@ def holds_for(examples: int, steps: int, **more: Any) -> None:
 
 
 def test_the_invariants_hold_whatever_happens() -> None:
-    holds_for(8, 20)
+    holds_for(max(3, settings.default.max_examples // 12), 20)
 
 
 @pytest.mark.slow

@@ -19,25 +19,28 @@ from support.watched_ranks import Ranks, until_it_has_run
 SHORT = '{"hang": {"timeout": "1s"}}'
 
 
-@pytest.mark.parametrize(
-    ("how", "phase"),
-    [
-        ("sleeps_in_train", "train"),
-        ("sleeps_in_setup", "setup"),
-        ("sleeps_at_exit", "exit"),
-        ("holds_the_lock", "setup"),
-        ("is_stopped", "setup"),
-    ],
-)
-def test_a_rank_without_progress_is_ended_and_recorded(ranks: Ranks, how: str, phase: str) -> None:
-    (rank,) = ranks.start(how, policy=SHORT)
-    assert rank.end() == -signal.SIGKILL
-    assert f"no progress in {phase} for 1." in rank.said
-    (life,) = lives(ranks.root)
-    assert life.cause is not None
-    assert (life.cause.how, life.cause.exit_code, life.cause.phase) == ("hang", 201, phase)
-    (ending,) = ranks.endings
-    assert (ending.exit_code, ending.rank, ending.fatal) == (201, 0, False)
+HANGS = {
+    "sleeps_in_train": "train",
+    "sleeps_in_setup": "setup",
+    "sleeps_at_exit": "exit",
+    "holds_the_lock": "setup",
+    "is_stopped": "setup",
+}
+
+
+def test_a_rank_without_progress_is_ended_and_recorded(new_ranks: Callable[[], Ranks]) -> None:
+    jobs = {how: new_ranks() for how in HANGS}  # side by side, each a job of one rank
+    for how, ranks in jobs.items():
+        ranks.start(how, policy=SHORT)
+    for how, ranks in jobs.items():
+        (rank,), phase = ranks.started, HANGS[how]
+        assert rank.end() == -signal.SIGKILL, how
+        assert f"no progress in {phase} for 1." in rank.said
+        (life,) = lives(ranks.root)
+        assert life.cause is not None
+        assert (life.cause.how, life.cause.exit_code, life.cause.phase) == ("hang", 201, phase)
+        (ending,) = ranks.endings
+        assert (ending.exit_code, ending.rank, ending.fatal) == (201, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -108,23 +111,22 @@ def test_ranks_on_other_nodes_learn_of_a_hang_by_the_folder_that_they_share(rank
     assert culprit.process.poll() is None
 
 
-@pytest.mark.parametrize(
-    ("how", "limits"),
-    [
-        ("rolls_out", '"timeout": "1s", "rollout": "1h"'),
-        ("saves", '"timeout": "1s", "checkpoint": "1h"'),
-        ("idles", '"timeout": "1h", "train": "1s"'),
-        ("comes_on", '"timeout": "1s"'),
-        ("becomes_another_program", '"timeout": "1s"'),
-    ],
-)
-def test_a_rank_that_does_not_hang_is_left_alone(new_ranks: Callable[[], Ranks], how: str, limits: str) -> None:
-    policy = f'{{"hang": {{{limits}}}}}'
-    (rank,) = new_ranks().start(how, policy=policy)
-    rank.until("waits")
-    (hung,) = new_ranks().start("sleeps_in_train", policy=policy)
-    assert hung.end() == -signal.SIGKILL  # so that `rank` was silent for longer than it was
-    assert rank.go() == 0
+NO_HANGS = {
+    "rolls_out": '"timeout": "1s", "rollout": "1h"',
+    "saves": '"timeout": "1s", "checkpoint": "1h"',
+    "idles": '"timeout": "1h", "train": "1s"',
+    "comes_on": '"timeout": "1s"',
+    "becomes_another_program": '"timeout": "1s"',
+}
+
+
+def test_a_rank_that_does_not_hang_is_left_alone(new_ranks: Callable[[], Ranks]) -> None:
+    started = [new_ranks().start(how, policy=f'{{"hang": {{{limits}}}}}')[0] for how, limits in NO_HANGS.items()]
+    for rank in started:
+        rank.until("waits")
+    (hung,) = new_ranks().start("sleeps_in_train", policy=SHORT)
+    assert hung.end() == -signal.SIGKILL  # so that the others were silent for longer than it was
+    assert [rank.go() for rank in started] == [0] * len(NO_HANGS)
 
 
 JUMPS = """
