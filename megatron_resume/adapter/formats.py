@@ -29,18 +29,18 @@ def check(args: Any) -> None:
             "--optimizer sgd with --ckpt-format torch_dist is not supported: Megatron cannot load the optimizer that "
             "it saved ('NoneType' object is not callable). Use --ckpt-format torch"
         )
-    if not _is_distributed_adam(args) or _has_fused_adam():
+    is_reshardable, is_plain = getattr(args, "dist_ckpt_optim_fully_reshardable", False), format_of(args) == "torch"
+    if not (is_reshardable or is_plain) or not _is_distributed_adam(args) or _has_fused_adam():
         return
-    if getattr(args, "dist_ckpt_optim_fully_reshardable", False):
+    if is_reshardable:
         raise ConfigError(
             "--dist-ckpt-optim-fully-reshardable needs Transformer Engine or Apex: without them Megatron cannot load "
             "the optimizer that it saved (KeyError: 'step'). Leave it out"
         )
-    if format_of(args) == "torch":
-        raise ConfigError(
-            "--ckpt-format torch with --use-distributed-optimizer needs Transformer Engine or Apex: without them "
-            "Megatron cannot load the optimizer that it saved (KeyError: 'step'). Use --ckpt-format torch_dist"
-        )
+    raise ConfigError(
+        "--ckpt-format torch with --use-distributed-optimizer needs Transformer Engine or Apex: without them "
+        "Megatron cannot load the optimizer that it saved (KeyError: 'step'). Use --ckpt-format torch_dist"
+    )
 
 
 def _check_sharding(args: Any) -> None:

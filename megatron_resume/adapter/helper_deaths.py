@@ -28,10 +28,12 @@ _BY_OWNER = "_megatron_resume_ended_by_owner"
 @contextlib.contextmanager
 def of_this_rank(*, outlive_sigterm: bool) -> Iterator[None]:
     """Processes that are started inside the `with` block are its helpers. In the main thread."""
-    before = set(multiprocessing.process._children)  # type: ignore[attr-defined]
+    children = multiprocessing.process._children  # type: ignore[attr-defined]
+    before = children.copy()
     with helper_processes.that_outlive_sigterm() if outlive_sigterm else contextlib.nullcontext():
         yield
-    _guard().add(set(multiprocessing.process._children) - before)  # type: ignore[attr-defined]
+    if children != before:
+        _guard().add(children - before)
 
 
 class _Guard:

@@ -78,9 +78,14 @@ def _wrappers(module: Any) -> Iterator[Any]:
     """A module and those that it wraps: DDP may stand below what a script put around it."""
     while isinstance(module, torch.nn.Module):
         yield module
-        module = getattr(module, "module", None)
+        module = _inner(module)
+
+
+def _inner(module: torch.nn.Module) -> Any:
+    # Not by getattr alone: for what a module lacks, torch looks everywhere and makes an error, in each save.
+    found = module._modules.get("module")
+    return getattr(module, "module", None) if found is None and hasattr(type(module), "module") else found
 
 
 def _gathers_in_forward(chunk: Any) -> bool:
-    # Not by getattr: of what a module lacks, torch looks through all its parts, in each save.
     return bool(vars(chunk).get("remove_forward_pre_hook_handles")) and hasattr(chunk, "start_param_sync")

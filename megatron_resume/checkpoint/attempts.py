@@ -15,7 +15,7 @@ from .storage import exists, listed
 def attempt_numbers(root: Path) -> list[int]:
     """The numbers taken so far, ascending."""
     try:
-        names = listed(root / ATTEMPTS)
+        names = listed(f"{root}/{ATTEMPTS}")  # not as a Path: each save looks here, and making one takes as long
     except FileNotFoundError:
         return []
     return sorted(number for name in names if (number := parse_attempt(name)) is not None)

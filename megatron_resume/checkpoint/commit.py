@@ -22,7 +22,7 @@ def open_point(root: Path, name: PointName) -> Path:
     """
     path = point_path(root, name)
     try:
-        os.mkdir(path)
+        os.mkdir(f"{root}/{name.folder}")
     except FileExistsError:  # another role was here
         if is_link(path):  # or somebody who wants us to write elsewhere
             raise
