@@ -46,10 +46,13 @@ OLD, NEW, LATEST = PointName(2, 1), PointName(4, 1), PointName(6, 1)
 
 
 class Stage:
-    """A job with two points, and what else there is to write: all below `base`, where strangers may write too."""
+    """A job of one role with two points, and what else there is to write: below `base`, where strangers may write, too.
+
+    Each name is tried seven times on a new stage, and those of a second role are written by the same lines.
+    """
 
     def __init__(self, base: Path) -> None:
-        self.job = JobOnDisk(base)
+        self.job = JobOnDisk(base, roles=("policy",))
         self.root = self.job.root
         self.attempt = self.job.attempt()
         for point in (OLD, NEW):

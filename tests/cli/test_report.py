@@ -63,6 +63,18 @@ def eventful(tmp_path: Path) -> EventfulJob:
 
 
 @pytest.fixture
+def pictures() -> None:
+    """Asked for by a test that looks at one."""
+
+
+@pytest.fixture(autouse=True)
+def no_other_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To draw one takes longer than all that a test does beside it."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr("megatron_resume.cli.report.can_draw", lambda: False)
+
+
+@pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the command is typed."""
     folder = tmp_path / "there"
@@ -77,6 +89,7 @@ def write_trace(path: Path, *steps: tuple[int, int, float]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines))
 
 
+@pytest.mark.usefixtures("pictures")
 def test_the_page_and_the_picture_are_written_and_nothing_else_changes(eventful: EventfulJob, there: Path) -> None:
     before = contents(eventful.base)
     assert main(["report", str(eventful.root)]) == 0
@@ -110,6 +123,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(eventful: Eventf
     assert "http" not in text.replace("http-equiv", "") and "url(" not in text
 
 
+@pytest.mark.usefixtures("pictures")
 def test_what_lies_on_disk_is_shown_and_not_obeyed(tmp_path: Path, there: Path) -> None:
     base = tmp_path / "<img src=x onerror=alert(1)>\x1b[31m$x_{1"
     job = EventfulJob(base)
@@ -124,6 +138,7 @@ def test_what_lies_on_disk_is_shown_and_not_obeyed(tmp_path: Path, there: Path) 
     assert all(character.isprintable() or character == "\n" for character in (there / DEFAULT).read_text())
 
 
+@pytest.mark.usefixtures("pictures")
 @pytest.mark.parametrize("trace_file", [True, False])
 def test_any_folder_has_a_page_and_a_picture(trace_file: bool, tmp_path: Path, there: Path) -> None:
     """One that holds nothing, one attempt that has only begun, one that never came to it, one second of life."""
@@ -231,6 +246,7 @@ def test_a_place_that_cannot_be_is_told(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("pictures")
 def test_without_matplotlib_the_page_is_written_and_says_how_to_have_the_picture(
     eventful: EventfulJob, there: Path
 ) -> None:
