@@ -10,7 +10,7 @@ from typing import Any
 
 from ..checkpoint import attempts, commit, leases
 from ..checkpoint.events import Committed, append, events_path
-from ..checkpoint.folder import read_start
+from ..checkpoint.folder import start_of
 from ..checkpoint.launch_key import launch_key
 from ..checkpoint.layout import PointName, point_path
 from ..checkpoint.records import DataCheckpoint, Moment, Start
@@ -102,11 +102,11 @@ class DataProcess:
         """The attempt of this start's trained roles."""
         number = max(attempts.started(self.root), default=0)
         held = [leases.read_lease(self.root, number, role) for role in self.config.trained_roles]
-        if self._name not in [lease.start for lease in held if lease is not None]:
+        start, outcome = start_of(self.root, number), self.outcome
+        if start is None or self._name not in [lease.start for lease in held if lease is not None]:
             raise RejoinError(
                 f"attempt {number} of {self.root} is not of this start, whose data is to be saved; restart to join it"
             )
-        start, outcome = read_start(self.root, number), self.outcome
         ours = outcome.point.name if isinstance(outcome, Resume) else None
         if start.parent != ours:
             raise RejoinError(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..checkpoint import attempts, commit, leases
-from ..checkpoint.folder import Folder, read_folder, read_point, read_start
+from ..checkpoint.folder import Folder, read_folder, read_point, start_of
 from ..checkpoint.launch_key import launch_key, shared_by_all_ranks
 from ..checkpoint.layout import PointName, point_path
 from ..checkpoint.leases import Lease, Watch
@@ -210,7 +210,9 @@ def follow(root: Path, config: ResumeConfig) -> Fresh | Resume:
             lives = leases.seems_alive(lease)
             # Who typed the same command before may have had the same name: that lease stands still.
             if lives or (lives is None and lease != found_here.get(number)):
-                begun = read_start(root, number)
+                begun = start_of(root, number)
+                if begun is None:  # rank 0 withdrew it
+                    continue
                 asked = begun.requested
                 return outcome_at(root, config, begun.parent, requested=asked.begins_anew, start_over=asked.start_over)
         time.sleep(_POLL_S)

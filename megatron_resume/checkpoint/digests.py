@@ -11,8 +11,7 @@ from .atomic import make_folder, write_new
 from .layout import PointName, digests_path
 from .model_files import DigestOf, locate, sha256_aside
 from .momentary import lasting
-from .records import ModelDigests, ModelFile, Receipt, encode, read
-from .storage import exists
+from .records import ModelDigests, ModelFile, Receipt, encode, read_if_there
 
 
 def undigested(receipt: Receipt) -> list[ModelFile]:
@@ -69,9 +68,9 @@ def read_digests(root: Path, receipt: Receipt) -> ModelDigests | None:
         DamagedError: It cannot be read, or belongs to another model.
     """
     path = digests_path(root, PointName(receipt.iteration, receipt.attempt), receipt.role)
-    if not exists(path):
+    found = read_if_there(path, ModelDigests)
+    if found is None:
         return None
-    found = read(path, ModelDigests)
     of = (found.role, found.iteration, found.attempt, found.nonce)
     if of != (receipt.role, receipt.iteration, receipt.attempt, receipt.nonce):
         raise DamagedError(f"{path} belongs to another model")

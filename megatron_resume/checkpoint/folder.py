@@ -9,7 +9,7 @@ import msgspec
 
 from ..errors import ConfigError, DamagedError, MismatchError, UnreadableError
 from ..roles import TRAINED
-from .attempts import attempt_numbers, has_started
+from .attempts import attempt_numbers
 from .commit import is_at
 from .digests import digests_of
 from .layout import (
@@ -40,6 +40,7 @@ from .records import (
     Receipt,
     Start,
     read,
+    read_if_there,
     why_unreadable,
 )
 from .storage import ask, exists, is_folder, is_link, listed, names_in
@@ -182,9 +183,9 @@ def _read_start(folder: Folder, number: int) -> None:
     try:
         if is_link(attempt_path(folder.root, number)):
             raise DamagedError(f"attempt {number} cannot be read: its folder is a symbolic link")
-        if not has_started(folder.root, number):  # died before it began, or withdrew
+        start = start_of(folder.root, number)
+        if start is None:
             return
-        start = read_start(folder.root, number)
         folder.starts[number] = start
         folder.launches[number] = [start.launch]
     except DamagedError as error:
@@ -198,12 +199,25 @@ def _read_start(folder: Folder, number: int) -> None:
         folder.unread_launches[number] = error
 
 
-def read_start(root: Path, number: int) -> Start:
-    """How attempt `number` began. Raises DamagedError, or UnreadableError where the storage does not say."""
+def start_of(root: Path, number: int) -> Start | None:
+    """How attempt `number` began; None where it died before, or withdrew, as it may do at this moment.
+
+    Raises:
+        DamagedError: It cannot be read.
+        UnreadableError: The storage does not say.
+    """
     path = attempt_path(root, number) / START
-    start = read(path, Start)
-    if start.attempt != number:
+    start = read_if_there(path, Start)
+    if start is not None and start.attempt != number:
         raise DamagedError(f"{path} belongs to attempt {start.attempt}")
+    return start
+
+
+def read_start(root: Path, number: int) -> Start:
+    """The same of one that began, which raises DamagedError where it did not."""
+    start = start_of(root, number)
+    if start is None:
+        raise DamagedError(f"{attempt_path(root, number) / START} is missing")
     return start
 
 

@@ -13,7 +13,7 @@ from .contents import Contents
 from .layout import PointName
 from .nesting import is_deeper
 from .plain_files import NotPlainError, open_plain
-from .storage import ask
+from .storage import ask, exists
 
 VERSION = 1
 Unknown = msgspec.UnsetType  # a field that an import could not fill: not in the file, and compared with nothing
@@ -255,3 +255,15 @@ def why_unreadable(path: Path, error: OSError | ValueError) -> str:
 def read(path: Path, kind: type[R]) -> R:
     """The record in the file `path`. Raises as `read_bytes` and `decode` do."""
     return decode(read_bytes(path, kind.max_bytes), kind, path)
+
+
+def read_if_there(path: Path, kind: type[R]) -> R | None:
+    """The same; None where nothing is there, or somebody takes it away at this moment."""
+    if not exists(path):
+        return None
+    try:
+        return read(path, kind)
+    except DamagedError:
+        if exists(path):
+            raise
+        return None

@@ -11,7 +11,7 @@ from pathlib import Path
 from .atomic import write_new
 from .layout import ATTEMPTS, UNTRAINED, PointName, attempt_path
 from .plain_files import folder_below
-from .records import Record, encode, read
+from .records import Record, encode, read_if_there
 from .storage import exists
 
 
@@ -46,4 +46,5 @@ def lineage_of_untrained(root: Path, attempt: int) -> PointName | None:
     """
     # Looked up for every attempt of a line; as a Path each would take longer than the rest of that.
     path = f"{root}/{ATTEMPTS}/{attempt:04d}/{UNTRAINED}"
-    return read(Path(path), Untrained).point if exists(path) else None
+    found = read_if_there(Path(path), Untrained) if exists(path) else None  # taken back when it trains
+    return found.point if found else None

@@ -5,12 +5,23 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from megatron_resume.checkpoint.layout import COMMITTED, DATA, PointName, point_path
+from megatron_resume.checkpoint import attempts, records, untrained
+from megatron_resume.checkpoint.digests import compute, read_digests, write_digests
+from megatron_resume.checkpoint.layout import (
+    COMMITTED,
+    DATA,
+    START,
+    PointName,
+    attempt_path,
+    digests_path,
+    point_path,
+)
 from megatron_resume.checkpoint.records import Manifest
 from megatron_resume.errors import ConfigError, DamagedError
 from megatron_resume.resume.choose import Resume
@@ -165,6 +176,55 @@ def test_a_path_that_is_no_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "data_checkpoint").write_text("")
     with pytest.raises(ConfigError, match="cannot be read: Not a directory; name a folder"):
         JobOnDisk.folder(type("Job", (), {"root": tmp_path / "data_checkpoint"})())
+
+
+def taken_away_while_read(monkeypatch: pytest.MonkeyPatch, path: Path, take_away: Callable[[], object]) -> None:
+    read = records.read
+
+    def overtaken(asked: Path, kind: Any) -> Any:
+        if asked == path:
+            take_away()
+        return read(asked, kind)
+
+    monkeypatch.setattr(records, "read", overtaken)
+
+
+@pytest.mark.parametrize("leaves", [attempts.withdraw, attempts.give_back])
+def test_a_start_that_withdraws_while_another_one_reads_is_no_damage(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch, leaves: Callable[[Path, int], None]
+) -> None:
+    """As where several starts run at once, and one of them finds that it has lost."""
+    job.save(job.attempt(), 2)
+    loser = job.attempt()
+    path = attempt_path(job.root, loser) / START
+    taken_away_while_read(monkeypatch, path, lambda: leaves(job.root, loser))
+    found = job.folder()
+    assert (sorted(found.starts), found.damaged_starts) == ([1], {})
+    assert isinstance(job.choose(), Resume)
+
+
+def test_an_attempt_that_trains_while_somebody_looks_is_no_damage(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first train step takes back that it has not trained."""
+    first = job.save(job.attempt(), 2)
+    newest = job.attempt(first)
+    untrained.write_untrained(job.root, newest, first)
+    path = attempt_path(job.root, newest) / untrained.UNTRAINED
+    taken_away_while_read(monkeypatch, path, lambda: untrained.take_back(job.root, newest))
+    assert job.folder().goes_on_at(job.folder().starts[newest]) == first
+
+
+def test_digests_that_retention_removes_while_somebody_looks_are_not_damaged(
+    job: JobOnDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = job.attempt()
+    name = job.save(attempt, 2)
+    receipt = job.point(name).receipts["policy"]
+    write_digests(job.root, compute(job.model("policy", 2), receipt, lambda _: None))
+    path = digests_path(job.root, name, "policy")
+    taken_away_while_read(monkeypatch, path, path.unlink)
+    assert read_digests(job.root, receipt) is None
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -181,11 +181,13 @@ class Protocol(RuleBasedStateMachine):
         wanted = self._expected_start(process, take_over)
         visible = set(world.points())
         refused = certain and wanted in ("held", "refused", "unknown")
-        before = without_leases(contents(world.base)) if refused else {}
+        depends = certain and process.unreadable and self._asks_who_joined()
+        before = without_leases(contents(world.base)) if refused or depends else {}
         world.begin(process, take_over=take_over, until=until)
         note = f"{process.launch} {process.request}: {wanted}, code {process.code}"
-        if refused:
-            assert process.code in (REFUSED if wanted != "unknown" else (203,)), note
+        if refused or (depends and process.code == 203):
+            codes = (203,) if wanted == "unknown" else (*REFUSED, 203) if depends else REFUSED
+            assert process.code in codes, note
             assert without_leases(contents(world.base)) == before, f"a refused start left a trace: {note}"
         elif certain:
             assert process.code is None, note
@@ -194,6 +196,10 @@ class Protocol(RuleBasedStateMachine):
             self._check_loaded(process)
             self._check_fresh(process, visible & set(world.points()))
             self._check_moved_back_once(process)
+
+    def _asks_who_joined(self) -> bool:
+        """Whether a start looks for what its launch did before; which it does not know where leases cannot be read."""
+        return any(Request(**start["requested"]) != NOTHING for start in self.world.starts().values())
 
     def _expected_start(self, process: Process, take_over: bool) -> PointName | str:
         world, starts = self.world, self.world.starts()
