@@ -12,7 +12,7 @@ from stat import S_ISLNK
 
 from ..crash import crash_point
 from .attempts import attempt_numbers
-from .layout import ATTEMPTS
+from .layout import attempt_path
 from .plain_files import NotPlainError, folder_below
 from .storage import ask
 
@@ -20,11 +20,7 @@ from .storage import ask
 @functools.cache  # every save asks
 def own_name(root: Path, attempt: int, role: str) -> Path:
     """`attempts/<n>/<role>.save`: the link by which Megatron saves in this attempt."""
-    return Path(_own_name(root, attempt, role))
-
-
-def _own_name(root: Path, attempt: int, role: str) -> str:
-    return f"{root}/{ATTEMPTS}/{attempt:04d}/{role}.save"
+    return attempt_path(root, attempt) / f"{role}.save"
 
 
 def make_own_name(root: Path, attempt: int, role: str, save: str) -> None:
@@ -41,7 +37,7 @@ def lost_name(root: Path, attempt: int, role: str, save: str) -> str | None:
 
     Raises UnreadableError where nobody can tell.
     """
-    link = _own_name(root, attempt, role)
+    link = own_name(root, attempt, role)
     try:
         found = ask(link, lambda: os.readlink(link))
     except OSError as error:
