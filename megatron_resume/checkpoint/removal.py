@@ -33,7 +33,7 @@ from .layout import (
     receipt_file,
 )
 from .plain_files import NotPlainError, folder_below
-from .records import Receipt, read
+from .records import Manifest, Receipt, read
 from .storage import exists, is_folder, is_link, names_in
 
 SaveOf = Callable[[Receipt], Path]  # the save folder of the receipt's role
@@ -128,7 +128,7 @@ def _hidden_path(root: Path, name: PointName) -> Path:
 
 
 def _clear(root: Path, name: PointName, save_of: SaveOf, *, attempt: int, models: bool) -> Removed:
-    """Delete what a hidden point consists of, and last what says that it is not finished."""
+    """Delete what a hidden point consists of, except what says that a model of it may still stand somewhere."""
     path = _hidden_path(root, name)
     receipts, left, freed = _receipts(path, name), list[str](), 0
     imported = models and _is_imported(root, name.attempt)
@@ -140,13 +140,17 @@ def _clear(root: Path, name: PointName, save_of: SaveOf, *, attempt: int, models
         crash_point("prune.model", receipt.role)
     _delete(root, path, {DATA, ARRAYS})
     # Its name says that models of this iteration are the job's: a start over has to move them aside.
-    has_model = any(_may_have_model(save_of(receipt), name.iteration) for receipt in receipts)
+    is_known = _has_receipts_of_all_roles(path, receipts)
+    if models and not is_known:
+        left.append("not every role has a receipt that can be read, and nobody else knows where its model stands")
+    has_model = not is_known or any(_may_have_model(save_of(receipt), name.iteration) for receipt in receipts)
     check_newest(root, attempt)  # only now: a newer one takes our way to the models away, and none would be seen
+    if is_known:
+        _delete(root, path, {COMMITTED})  # before the receipts, or the next one would miss them
     if not has_model:
         files = {receipt_file(receipt.role) for receipt in receipts}
         _delete(root, root / DIGESTS / name.folder, files)
         _delete(root, path, files)
-    _delete(root, path, {COMMITTED})
     crash_point("prune.end")
     return Removed(name, freed, tuple(left))
 
@@ -160,6 +164,15 @@ def _receipts(path: Path, name: PointName) -> list[Receipt]:
             if (receipt.role, receipt.iteration, receipt.attempt) == (role, *name):
                 found.append(receipt)
     return found
+
+
+def _has_receipts_of_all_roles(path: Path, receipts: list[Receipt]) -> bool:
+    """Else a model may stand of which nobody knows any more where."""
+    try:
+        roles = read(path / COMMITTED, Manifest).roles
+    except DamagedError:
+        return not exists(path / COMMITTED)  # then whoever took it away saw them
+    return {receipt.role for receipt in receipts}.issuperset(roles)
 
 
 def _is_imported(root: Path, attempt: int) -> bool:

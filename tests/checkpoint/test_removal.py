@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from megatron_resume import crash
 from megatron_resume.checkpoint import leftovers, model_files
 from megatron_resume.checkpoint.folder import save_folder
-from megatron_resume.checkpoint.layout import DIGESTS, PointName, point_path
+from megatron_resume.checkpoint.layout import COMMITTED, DIGESTS, PointName, point_path
 from megatron_resume.checkpoint.records import Receipt
 from megatron_resume.checkpoint.removal import Removed, finish, hidden, remove
 from megatron_resume.errors import ConfigError, RejoinError
@@ -85,6 +86,43 @@ def test_without_models_they_stay_and_so_does_what_says_whose_they_are(job: JobO
     assert hidden(job.root) == [PointName(2, 1)]
     finish_all(job, models=True)
     assert left_of(job, 2) == []
+
+
+def lost(receipt: Path) -> None:
+    receipt.unlink()
+
+
+def torn(receipt: Path) -> None:
+    os.truncate(receipt, 20)
+
+
+def of_another_role(receipt: Path) -> None:
+    shutil.copyfile(receipt.with_name("value.json"), receipt)
+
+
+def all_lost(receipt: Path) -> None:
+    receipt.unlink()
+    receipt.with_name("value.json").unlink()
+
+
+def without_the_roles(receipt: Path) -> None:
+    torn(receipt)
+    torn(receipt.with_name(COMMITTED))
+
+
+@pytest.mark.parametrize("models", [True, False], ids=["with models", "without"])
+@pytest.mark.parametrize("damage", [lost, torn, of_another_role, all_lost, without_the_roles])
+def test_the_model_of_a_removed_point_whose_receipt_is_damaged_stays_known_as_the_jobs(
+    job: JobOnDisk, damage: Callable[[Path], None], models: bool
+) -> None:
+    """Else a start over would leave it where it stands, and Megatron load it instead of beginning anew."""
+    damage(point_path(job.root, PointName(2, 1)) / "policy.json")
+    (removed,) = remove_points(job, 2, models=models)
+    assert ("nobody else knows where its model stands" in str(removed.left)) == models
+    for _ in range(2):
+        finish_all(job, models=models)
+        assert job.model("policy", 2).exists()
+        assert 2 in leftovers.iterations_of_job(job.root)
 
 
 @pytest.mark.parametrize("models", [True, False], ids=["with models", "without"])
