@@ -33,7 +33,7 @@ from .layout import (
     receipt_file,
 )
 from .plain_files import NotPlainError, folder_below
-from .records import Manifest, Receipt, read
+from .records import Manifest, Receipt, read, read_if_there
 from .storage import exists, is_folder, is_link, names_in
 
 SaveOf = Callable[[Receipt], Path]  # the save folder of the receipt's role
@@ -169,10 +169,11 @@ def _receipts(path: Path, name: PointName) -> list[Receipt]:
 def _has_receipts_of_all_roles(path: Path, receipts: list[Receipt]) -> bool:
     """Else a model may stand of which nobody knows any more where."""
     try:
-        roles = read(path / COMMITTED, Manifest).roles
+        manifest = read_if_there(path / COMMITTED, Manifest)
     except DamagedError:
-        return not exists(path / COMMITTED)  # then whoever took it away saw them
-    return {receipt.role for receipt in receipts}.issuperset(roles)
+        return False
+    # Whoever took it away has seen them all.
+    return manifest is None or {receipt.role for receipt in receipts}.issuperset(manifest.roles)
 
 
 def _is_imported(root: Path, attempt: int) -> bool:
